@@ -1,0 +1,55 @@
+# make setup   an environment in .venv with everything but torch      (about a minute)
+# make demo    the sample broadcast through the whole live path       (SPEED=8 for faster)
+# make test    the whole test suite                                   (takes torch for the CPU)
+# make check   linters, types, import rules
+# make bundle  train the shipped bundle again: make bundle DATA=…     (under an hour on two cores)
+
+PYTHON ?= python3
+SPEED ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: setup demo test check bundle clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(VENV)/.runtime
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "touchline needs Python 3.11 or newer; $(PYTHON) is older. Try: make setup PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing the run-time set into $(VENV) …"
+	@$(PIP) install -c constraints.txt -e '.[broker]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime deploy/install_torch.py
+	@echo "installing torch for the CPU and the test tools …"
+	@$(BIN)/python deploy/install_torch.py
+	@$(PIP) install -c constraints.txt -e '.[broker,train,dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/touchline demo --speed $(SPEED)
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bundle: $(VENV)/.dev
+	@test -n "$(DATA)" || { echo "say where the labelled matches are: make bundle DATA=…"; exit 2; }
+	@$(BIN)/touchline train demo --data "$(DATA)" --out bundles/demo
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

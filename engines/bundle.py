@@ -1,0 +1,246 @@
+"""The bundle: a folder with a manifest and graphs; this is its only reader and writer.
+
+Opening checks everything that can be checked without running a stream: format version, digests, labels, the shapes of
+every graph. What is wrong is said in one sentence (BundleError).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.backends.base import Engine, Shape
+from engines.errors import BundleError
+from engines.second import SAMPLE_RATE_HZ
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+SecondsSpan = Annotated[float, Field(ge=0, le=600)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pictures(_Strict):
+    """How a visual stream wants its pictures."""
+
+    rate: Annotated[int, Field(ge=1, le=60)]
+    width: Annotated[int, Field(ge=8, le=4096)]
+    height: Annotated[int, Field(ge=8, le=4096)]
+    resize_filter: Literal["area", "bilinear", "bicubic"]
+
+
+class State(_Strict):
+    """A state tensor of a graph: input `name`, output `next_name`; zeros at an epoch's start."""
+
+    name: Annotated[str, Field(pattern="^state_")]
+    shape: tuple[Count, ...]
+
+
+class ModalityStream(_Strict):
+    """One embedding's way: a front end's graph and what it needs."""
+
+    name: str
+    modality: Literal["visual", "audio"]
+    file: str
+    rate: Literal[1] = 1
+    width: Count
+    look_behind_s: SecondsSpan = 0
+    look_ahead_s: Literal[0] = 0
+    pictures: Pictures | None = None
+    states: tuple[State, ...] = ()
+
+
+class HeadSpec(_Strict):
+    """The spotting head's graph: windows of rows in, scores (and displacement) of one row out."""
+
+    file: str
+    kind: str
+    rows: Count
+    look_ahead_s: SecondsSpan
+    """Rows of the window after the one the score is for, in seconds."""
+    max_displacement_s: SecondsSpan = 0
+
+
+class Decision(_Strict):
+    """How a label's scores become spots."""
+
+    rule: Literal["local-max"] = "local-max"
+    threshold: Share
+    radius_s: SecondsSpan
+    provisional_threshold: Share | None = None
+
+
+class Manifest(_Strict):
+    """Everything the live path must know about a model; see docs/bundle.md."""
+
+    format_version: int
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    labels: tuple[str, ...]
+    streams: tuple[ModalityStream, ...]
+    head: HeadSpec
+    decision: Mapping[str, Decision]
+    calibration: Mapping[str, object] = {}
+    measured: Mapping[str, object] = {}
+    provenance: Mapping[str, object] = {}
+    sha256: Mapping[str, str]
+
+    @property
+    def pictures(self) -> Pictures:
+        """How pictures are sampled for the visual stream."""
+        return next(s.pictures for s in self.streams if s.pictures is not None)
+
+    def hold_s(self, label: str) -> float:
+        """Return how long a decision waits for rivals at most, after the look-ahead, media seconds."""
+        return self.decision[label].radius_s + self.head.max_displacement_s
+
+    def promised_delay_s(self, label: str) -> float:
+        """Return the longest delay of a spot of this label: look-ahead, hold, and the grid of whole seconds."""
+        return self.head.look_ahead_s + self.hold_s(label) + 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle: checked, its graphs loaded.
+
+    Attributes:
+        path: its folder.
+        manifest: as written.
+        digest: SHA-256 of the manifest, which names every other file's.
+        front_ends: modality stream → engine.
+        head: the head's engine.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    front_ends: Mapping[str, Engine]
+    head: Engine
+
+
+def open_bundle(path: Path, load: Callable[[Path], Engine] | None = None) -> Bundle:
+    """Return a bundle, or say in one sentence what is wrong with it.
+
+    Args:
+        path: the bundle's folder.
+        load: makes an engine from a graph's file; ONNX Runtime on the CPU unless given.
+
+    Raises:
+        BundleError: anything is missing, changed, of another version, or does not fit together.
+    """
+    manifest, digest = read_manifest(path)
+    _check_files(path, manifest)
+    if load is None:
+        from engines.backends.ort import OrtEngine as load  # noqa: PLC0415 - costs half a second to import
+    front_ends = {stream.name: load(path / stream.file) for stream in manifest.streams}
+    head = load(path / manifest.head.file)
+    for stream in manifest.streams:
+        _check_front_end(path, stream, front_ends[stream.name])
+    _check_head(path, manifest, head)
+    return Bundle(path, manifest, digest, front_ends, head)
+
+
+def read_manifest(path: Path) -> tuple[Manifest, str]:
+    """Return a bundle's manifest and the SHA-256 of its bytes, without opening the graphs.
+
+    Raises:
+        BundleError: there is none, or it is of another version, or does not fit together.
+    """
+    try:
+        raw = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: is no bundle: {MANIFEST} cannot be read ({error.strerror}).") from error
+    try:
+        fields = json.loads(raw)
+        version = fields["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: {MANIFEST} is damaged: it is no JSON object with a format_version.") from error
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: the bundle has format version {version!r}; this touchline reads version {FORMAT_VERSION}."
+        )
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise BundleError(f"{path}: {MANIFEST} is not valid at {where}: {first['msg']}.") from error
+    _check_consistency(path, manifest)
+    return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a bundle's manifest, with the digests of the graphs that lie beside it."""
+    files = [*(stream.file for stream in manifest.streams), manifest.head.file]
+    digests = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in files}
+    final = manifest.model_copy(update={"sha256": digests})
+    part = path / (MANIFEST + ".part")
+    part.write_text(json.dumps(final.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    part.replace(path / MANIFEST)
+
+
+def _check_consistency(path: Path, manifest: Manifest) -> None:
+    if not manifest.labels or len(set(manifest.labels)) != len(manifest.labels):
+        raise BundleError(f"{path}: the label list is empty or names a label twice.")
+    if set(manifest.decision) != set(manifest.labels):
+        odd = sorted(set(manifest.decision) ^ set(manifest.labels))
+        raise BundleError(f"{path}: the label list and the decision settings disagree about {', '.join(odd)}.")
+    for stream in manifest.streams:
+        if (stream.modality == "visual") != (stream.pictures is not None):
+            raise BundleError(f"{path}: stream {stream.name} must have pictures if, and only if, it is visual.")
+    if sum(stream.modality == "visual" for stream in manifest.streams) != 1:
+        raise BundleError(f"{path}: exactly one visual stream is supported.")
+    if manifest.head.look_ahead_s >= manifest.head.rows:
+        raise BundleError(f"{path}: a window of {manifest.head.rows} rows cannot look {manifest.head.look_ahead_s} s ahead.")
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
+    for name in [*(stream.file for stream in manifest.streams), manifest.head.file]:
+        if Path(name).name != name:
+            raise BundleError(f"{path}: {name!r} is not the name of a file beside the manifest.")
+        try:
+            digest = hashlib.sha256((path / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise BundleError(f"{path}: {name} is missing or cannot be read ({error.strerror}).") from error
+        if digest != manifest.sha256.get(name):
+            raise BundleError(f"{path}: {name} is damaged: its content is not what the manifest says (SHA-256 differs).")
+
+
+def _check_front_end(path: Path, stream: ModalityStream, engine: Engine) -> None:
+    if stream.pictures is not None:
+        p = stream.pictures
+        inputs: dict[str, Shape] = {"pictures": (1, p.rate, p.height, p.width, 3)}
+    else:
+        inputs = {"samples": (1, SAMPLE_RATE_HZ)}
+    inputs |= {state.name: state.shape for state in stream.states}
+    outputs: dict[str, Shape] = {"row": (1, stream.width)}
+    outputs |= {f"next_{state.name}": state.shape for state in stream.states}
+    _check_shapes(path / stream.file, "input", inputs, engine.inputs)
+    _check_shapes(path / stream.file, "output", outputs, engine.outputs)
+
+
+def _check_head(path: Path, manifest: Manifest, engine: Engine) -> None:
+    file, labels = path / manifest.head.file, manifest.labels
+    inputs: dict[str, Shape] = {s.name: (1, manifest.head.rows, s.width) for s in manifest.streams}
+    outputs: dict[str, Shape] = {"scores": (1, len(labels)), "displacement": (1, len(labels))}
+    _check_shapes(file, "input", inputs, engine.inputs)
+    _check_shapes(file, "output", outputs, engine.outputs)
+    if json.loads(engine.metadata.get("labels", "null")) != list(labels):
+        raise BundleError(f"{file}: the labels that the graph was trained for are not those of the manifest.")
+
+
+def _check_shapes(file: Path, kind: str, wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    if set(wanted) != set(found):
+        raise BundleError(f"{file}: the graph's {kind}s are {sorted(found)}; the manifest needs {sorted(wanted)}.")
+    for name, shape in wanted.items():
+        have = found[name]
+        if len(have) != len(shape) or any(h is not None and h != w for h, w in zip(have, shape, strict=True)):
+            raise BundleError(f"{file}: {kind} {name} has shape {list(have)}; the manifest needs {list(shape)}.")

@@ -1,0 +1,55 @@
+"""A Second in, its embedding rows out: one per modality stream."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.backends.base import Array, Engine
+from engines.bundle import Bundle, ModalityStream
+from engines.second import FLOAT32, Second
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """What the front ends saw in one second.
+
+    Attributes:
+        rows: modality stream → float32 (D,); zeros where the second holds no such media.
+        has_picture: whether the second holds any picture; without one nothing is spotted in it.
+    """
+
+    epoch: int
+    index: int
+    rows: Mapping[str, FLOAT32]
+    has_picture: bool
+    flags: frozenset[str]
+
+
+class FrontEnds:
+    """All front ends of a bundle. A stateful graph's state starts at zero in each epoch."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._streams = [(stream, bundle.front_ends[stream.name]) for stream in bundle.manifest.streams]
+        self._states: dict[str, dict[str, Array]] = {}
+        self._epoch = -1
+
+    def push(self, second: Second) -> list[Embeddings]:
+        """Return the second's embeddings."""
+        if second.epoch != self._epoch:
+            self._epoch, self._states = second.epoch, {}
+        rows = {stream.name: self._row(stream, engine, second) for stream, engine in self._streams}
+        return [Embeddings(second.epoch, second.index, rows, second.has_video, second.flags)]
+
+    def _row(self, stream: ModalityStream, engine: Engine, second: Second) -> FLOAT32:
+        if stream.modality == "visual":
+            present, feeds = second.has_video, {"pictures": second.pictures_NHWC[None]}
+        else:
+            present, feeds = second.has_audio, {"samples": second.samples_S[None]}
+        if not present:
+            return np.zeros(stream.width, np.float32)
+        state = self._states.get(stream.name) or {s.name: np.zeros(s.shape, np.float32) for s in stream.states}
+        out = engine.run({**feeds, **state})
+        self._states[stream.name] = {name: out[f"next_{name}"] for name in state}
+        row: FLOAT32 = out["row"][0]
+        return row

@@ -1,0 +1,1 @@
+"""The live world: what touches streams, clocks, brokers and people."""

@@ -1,0 +1,1 @@
+"""Making the models, offline; the only package that needs torch."""

@@ -1,0 +1,142 @@
+"""Labelled matches in SoccerNet's folder layout, read through the live path's own sampler.
+
+In: `<root>/<league>/<season>/<match>/{1.mp4, 2.mp4, Labels-v2.json}` (or `1_224p.mkv`, `1_720p.mkv`, …) and a list of
+matches (`train.txt`, …). Out: Half objects with the very pictures and samples the live path would see, cached on disk.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engines.errors import DataError
+from engines.second import SAMPLE_RATE_HZ, UINT8
+from streamer.sampler import PictureSpec, Sampler, seconds_of
+from streamer.sources.libav import LibavSource
+
+CACHE_VERSION = 2
+_VIDEO_NAMES = ("{half}.mp4", "{half}.mkv", "{half}.ts", "{half}_224p.mkv", "{half}_720p.mkv", "{half}_HQ.mkv")
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What really happened: a label at a time in one half."""
+
+    label: str
+    half: int
+    time_s: float
+    visible: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Half:
+    """One half of a match, T seconds long.
+
+    Attributes:
+        match: folder relative to the data root.
+        half: 1 or 2.
+        pictures_THWC: uint8 RGB, `spec.rate` a second, contiguous in time (memory-mapped).
+        samples_S: int16 mono at 16 kHz, contiguous in time (memory-mapped).
+        actions: its labelled actions.
+    """
+
+    match: str
+    half: int
+    spec: PictureSpec
+    pictures_THWC: UINT8
+    samples_S: np.ndarray
+    actions: tuple[Action, ...]
+
+    @property
+    def seconds(self) -> int:
+        """Whole seconds of media."""
+        return len(self.pictures_THWC) // self.spec.rate
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """Return the matches of a split, from `<root>/<split>.txt`."""
+    path = root / f"{split}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the list of the {split} split cannot be read: {error.strerror}.") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_actions(path: Path) -> list[Action]:
+    """Return the actions of a `Labels-v2.json`; `position` (ms) counts, `gameTime` only where it is missing."""
+    try:
+        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+        return [_action(item) for item in annotations]
+    except OSError as error:
+        raise DataError(f"{path}: labels cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is not in SoccerNet's Labels-v2 format ({error!r}).") from error
+
+
+def _action(item: dict[str, str]) -> Action:
+    half, clock = item["gameTime"].split(" - ")
+    minutes, seconds = clock.split(":")
+    time_s = int(item["position"]) / 1000 if item.get("position") else int(minutes) * 60.0 + int(seconds)
+    return Action(item["label"], int(half), time_s, item.get("visibility", "visible") != "not shown")
+
+
+def find_video(match: Path, half: int) -> Path:
+    """Return the file that holds a half."""
+    for name in _VIDEO_NAMES:
+        path = match / name.format(half=half)
+        if path.is_file():
+            return path
+    raise DataError(f"{match}: no video of half {half} (looked for {', '.join(_VIDEO_NAMES)}).")
+
+
+def load_half(root: Path, match: str, half: int, spec: PictureSpec, cache: Path) -> Half:
+    """Return a half, decoding it on first use.
+
+    Args:
+        root: the data's root folder.
+        match: folder of the match, relative to `root`.
+        half: 1 or 2.
+        spec: how pictures are sampled; another spec is another cache entry.
+        cache: folder for decoded pictures and samples.
+
+    Raises:
+        DataError: labels or video are missing.
+        SourceError: the video cannot be decoded.
+    """
+    video = find_video(root / match, half)
+    actions = tuple(a for a in read_actions(root / match / "Labels-v2.json") if a.half == half)
+    key = json.dumps([CACHE_VERSION, match, half, video.stat().st_size, asdict(spec)], sort_keys=True)
+    stem = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
+    pictures_path, samples_path = stem.with_suffix(".pictures.npy"), stem.with_suffix(".samples.npy")
+    if not (pictures_path.exists() and samples_path.exists()):
+        cache.mkdir(parents=True, exist_ok=True)
+        pictures, samples = _decode(video, spec)
+        for path, array in ((pictures_path, pictures), (samples_path, samples)):
+            part = path.with_suffix(".part.npy")
+            np.save(part, array)
+            part.replace(path)
+    return Half(match, half, spec, np.load(pictures_path, "r"), np.load(samples_path, "r"), actions)
+
+
+def _decode(video: Path, spec: PictureSpec) -> tuple[UINT8, np.ndarray]:
+    source = LibavSource(str(video), threads=2)
+    try:
+        seconds = list(seconds_of(source.frames(), Sampler(spec)))
+    finally:
+        source.close()
+    samples = np.concatenate([s.samples_S for s in seconds])
+    return np.concatenate([s.pictures_NHWC for s in seconds]), np.round(samples * 32767).astype(np.int16)
+
+
+def halves_of(root: Path, matches: Sequence[str]) -> list[tuple[str, int]]:
+    """Return (match, half) for every half of the matches, in order."""
+    return [(match, half) for match in matches for half in (1, 2)]
+
+
+def samples_per_picture(spec: PictureSpec) -> int:
+    """Return how many samples of sound lie between two pictures."""
+    return SAMPLE_RATE_HZ // spec.rate

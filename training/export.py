@@ -1,0 +1,156 @@
+"""A trained network in, a bundle out: three graphs, each with its preprocessing inside, checked against the network.
+
+Parity is part of the export: a graph that differs from the checkpoint by more than TOLERANCE is not written.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from engines.backends.ort import OrtEngine
+from engines.bundle import FORMAT_VERSION, Decision, HeadSpec, Manifest, ModalityStream, Pictures, write_manifest
+from engines.errors import TouchlineError
+from engines.second import SAMPLE_RATE_HZ
+from training.models.hmtas import Hmtas
+from training.models.spotter import AUDIO, VISUAL, DemoNet
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""Largest accepted difference between graph and checkpoint; rows are about 1 in size, scores in [0, 1]."""
+
+log = logging.getLogger("touchline.training")
+
+
+class ParityError(TouchlineError):
+    """An exported graph does not give the checkpoint's numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen on the validation split, per label."""
+
+    thresholds: Mapping[str, float]
+    radii_s: Mapping[str, float]
+
+
+class _Head(nn.Module):
+    """The head as it is exported: one tensor a stream in, no background column out."""
+
+    def __init__(self, head: Hmtas) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *rows: Tensor) -> tuple[Tensor, Tensor]:
+        scores, shift, _ = self.head(dict(zip(self.head.streams, rows, strict=True)))
+        return scores[:, 1:], shift
+
+
+def write_bundle(
+    net: DemoNet,
+    path: Path,
+    choice: Choice,
+    provenance: Mapping[str, object],
+) -> Manifest:
+    """Write a bundle and return its manifest; nothing is measured yet.
+
+    Raises:
+        ParityError: a graph differs from the network by more than TOLERANCE.
+    """
+    net = net.eval().cpu()
+    torch.backends.mha.set_fastpath_enabled(False)  # the exporter cannot follow it
+    path.mkdir(parents=True, exist_ok=True)
+    recipe, labels = net.recipe, list(net.head.config.labels)
+    p = recipe.pictures
+    rng = np.random.default_rng(0)
+    pictures = torch.from_numpy(rng.integers(0, 256, (1, p.rate, p.height, p.width, 3), np.uint8))
+    samples = torch.from_numpy(rng.uniform(-0.5, 0.5, (1, SAMPLE_RATE_HZ)).astype(np.float32))
+    widths = net.head.config.widths
+    windows = [torch.from_numpy(rng.standard_normal((1, recipe.rows, w), np.float32)) for w in widths.values()]
+    worst = max(
+        export_graph(net.visual, path / "visual.onnx", {"pictures": pictures}, ["row"], {}),
+        export_graph(net.audio, path / "audio.onnx", {"samples": samples}, ["row"], {}),
+        export_graph(
+            _Head(net.head),
+            path / "head.onnx",
+            dict(zip(widths, windows, strict=True)),
+            ["scores", "displacement"],
+            {"labels": json.dumps(labels)},
+        ),
+    )
+    manifest = _manifest(net, choice, {**provenance, "export_difference": worst})
+    write_manifest(path, manifest)
+    return manifest
+
+
+def export_graph(
+    module: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], metadata: Mapping[str, str]
+) -> float:
+    """Write a module as ONNX with fixed shapes; return its largest difference from the module on the inputs.
+
+    Raises:
+        ParityError: they differ by more than TOLERANCE.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load(str(path))
+    for key, text in metadata.items():
+        graph.metadata_props.add(key=key, value=text)
+    graph.doc_string = ""
+    for node in graph.graph.node:
+        node.doc_string = ""
+    onnx.save(graph, str(path))
+    with torch.no_grad():
+        wanted = module(*inputs.values())
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    found = OrtEngine(path).run({name: tensor.numpy() for name, tensor in inputs.items()})
+    worst = max(float(np.abs(found[n] - w.numpy()).max()) for n, w in zip(outputs, wanted, strict=True))
+    if not worst <= TOLERANCE:
+        raise ParityError(f"{path.name}: the exported graph differs from the checkpoint by {worst:.2e} (limit {TOLERANCE}).")
+    log.info("%s: %.2f MB, within %.1e of the checkpoint", path.name, path.stat().st_size / 1e6, worst)
+    return worst
+
+
+def _manifest(net: DemoNet, choice: Choice, provenance: Mapping[str, object]) -> Manifest:
+    recipe, p = net.recipe, net.recipe.pictures
+    pictures = Pictures(rate=p.rate, width=p.width, height=p.height, resize_filter=p.resize_filter)
+    labels = net.head.config.labels
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=recipe.name,
+        labels=labels,
+        streams=(
+            ModalityStream(
+                name=VISUAL, modality="visual", file="visual.onnx", width=recipe.visual_width, pictures=pictures
+            ),
+            ModalityStream(name=AUDIO, modality="audio", file="audio.onnx", width=recipe.audio_width),
+        ),
+        head=HeadSpec(
+            file="head.onnx",
+            kind="hmtas",
+            rows=recipe.rows,
+            look_ahead_s=recipe.look_ahead_rows,
+            max_displacement_s=recipe.max_displacement_s,
+        ),
+        decision={
+            label: Decision(threshold=choice.thresholds[label], radius_s=choice.radii_s[label]) for label in labels
+        },
+        provenance=provenance,
+        sha256={},
+    )

@@ -1,0 +1,5 @@
+"""Recipes by name."""
+
+from training.recipes.demo import demo
+
+RECIPES = {"demo": demo}
