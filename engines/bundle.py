@@ -139,7 +139,9 @@ def open_bundle(path: Path, load: Callable[[Path], Engine] | None = None) -> Bun
     manifest, digest = read_manifest(path)
     _check_files(path, manifest)
     if load is None:
-        from engines.backends.ort import OrtEngine as load  # noqa: PLC0415 - costs half a second to import
+        from engines.backends.ort import OrtEngine  # costs half a second to import
+
+        load = OrtEngine
     front_ends = {stream.name: load(path / stream.file) for stream in manifest.streams}
     head = load(path / manifest.head.file)
     for stream in manifest.streams:
@@ -199,7 +201,9 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
     if sum(stream.modality == "visual" for stream in manifest.streams) != 1:
         raise BundleError(f"{path}: exactly one visual stream is supported.")
     if manifest.head.look_ahead_s >= manifest.head.rows:
-        raise BundleError(f"{path}: a window of {manifest.head.rows} rows cannot look {manifest.head.look_ahead_s} s ahead.")
+        raise BundleError(
+            f"{path}: a window of {manifest.head.rows} rows cannot look {manifest.head.look_ahead_s} s ahead."
+        )
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:
@@ -211,7 +215,9 @@ def _check_files(path: Path, manifest: Manifest) -> None:
         except OSError as error:
             raise BundleError(f"{path}: {name} is missing or cannot be read ({error.strerror}).") from error
         if digest != manifest.sha256.get(name):
-            raise BundleError(f"{path}: {name} is damaged: its content is not what the manifest says (SHA-256 differs).")
+            raise BundleError(
+                f"{path}: {name} is damaged: its content is not what the manifest says (SHA-256 differs)."
+            )
 
 
 def _check_front_end(path: Path, stream: ModalityStream, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Every error a user can meet, one tree:
+"""Every error a user can meet, in one tree.
 
 TouchlineError
  ├─ UsageError      what was asked for does not make sense (exit code 2)

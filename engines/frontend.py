@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -43,13 +44,13 @@ class FrontEnds:
 
     def _row(self, stream: ModalityStream, engine: Engine, second: Second) -> FLOAT32:
         if stream.modality == "visual":
-            present, feeds = second.has_video, {"pictures": second.pictures_NHWC[None]}
+            present, name, media = second.has_video, "pictures", cast(Array, second.pictures_NHWC[None])
         else:
-            present, feeds = second.has_audio, {"samples": second.samples_S[None]}
+            present, name, media = second.has_audio, "samples", cast(Array, second.samples_S[None])
         if not present:
             return np.zeros(stream.width, np.float32)
         state = self._states.get(stream.name) or {s.name: np.zeros(s.shape, np.float32) for s in stream.states}
-        out = engine.run({**feeds, **state})
-        self._states[stream.name] = {name: out[f"next_{name}"] for name in state}
+        out = engine.run({name: media, **state})
+        self._states[stream.name] = {key: out[f"next_{key}"] for key in state}
         row: FLOAT32 = out["row"][0]
         return row

@@ -56,7 +56,7 @@ class _Sound:
             samples = samples[len(part) :]
 
     def take(self, index: int) -> tuple[FLOAT32, float]:
-        block, filled = self._seconds.pop(index, None) or (np.zeros(SAMPLE_RATE_HZ, np.float32), 0)
+        block, filled = self._seconds.pop(index, (np.zeros(SAMPLE_RATE_HZ, np.float32), 0))
         np.clip(np.nan_to_num(block, copy=False), -1.0, 1.0, out=block)
         return block, min(1.0, filled / SAMPLE_RATE_HZ)
 

@@ -122,7 +122,9 @@ def export_graph(
     found = OrtEngine(path).run({name: tensor.numpy() for name, tensor in inputs.items()})
     worst = max(float(np.abs(found[n] - w.numpy()).max()) for n, w in zip(outputs, wanted, strict=True))
     if not worst <= TOLERANCE:
-        raise ParityError(f"{path.name}: the exported graph differs from the checkpoint by {worst:.2e} (limit {TOLERANCE}).")
+        raise ParityError(
+            f"{path.name}: the exported graph differs from the checkpoint by {worst:.2e} (limit {TOLERANCE})."
+        )
     log.info("%s: %.2f MB, within %.1e of the checkpoint", path.name, path.stat().st_size / 1e6, worst)
     return worst
 

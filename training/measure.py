@@ -41,7 +41,9 @@ def embed(bundle: Bundle, video: Path) -> list[Embeddings]:
 def spot(bundle: Bundle, embeddings: Iterable[Embeddings]) -> list[Spot]:
     """Return the spots of one half, from its embeddings."""
     manifest = bundle.manifest
-    window = RollingWindow({s.name: s.width for s in manifest.streams}, manifest.head.rows, round(manifest.head.look_ahead_s))
+    window = RollingWindow(
+        {s.name: s.width for s in manifest.streams}, manifest.head.rows, round(manifest.head.look_ahead_s)
+    )
     head, decider = Head(bundle), LocalMaxDecider(manifest, "measure")
     windows = [w for e in embeddings for w in window.push(e)] + window.flush()
     return [s for w in windows for scores in head.push(w) for s in decider.push(scores)] + decider.flush()

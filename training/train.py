@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -21,7 +22,7 @@ from engines.errors import UsageError
 from engines.labels import SOCCERNET_LABELS
 from training.data.clips import ClipSampler
 from training.data.soccernet import Half, halves_of, load_half, read_split
-from training.export import Choice, write_bundle
+from training.export import write_bundle
 from training.measure import FLOOR, report, truth_and_predictions, with_threshold
 from training.memory import keep_freed_memory
 from training.models.spotter import DemoNet
@@ -31,6 +32,8 @@ from training.scoring import measure, score
 from training.tune import choose
 
 log = logging.getLogger("touchline.training")
+
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", choices=sorted(RECIPES), help="which recipe")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="root of the labelled matches")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the bundle goes")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="decoded pictures (default cache)")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("cache"), metavar="DIR", help="decoded pictures (default cache)"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="fewer steps than the recipe's, for a trial")
 
 
@@ -103,8 +108,9 @@ def fit(
 ) -> tuple[DemoNet, list[dict[str, float]]]:
     """Return the averaged network after the recipe's steps, and its progress on the valid split."""
     net = DemoNet(recipe)
-    net.visual.to(memory_format=torch.channels_last)
+    net.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
     average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=_ema(recipe.ema_decay), use_buffers=True)
+    averaged = cast(DemoNet, average.module)
     optimizer = _optimizer(net, recipe)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=recipe.steps, pct_start=recipe.warm_up
@@ -127,7 +133,7 @@ def fit(
             net.train()
             loss, parts = net.loss(clips.batch())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -135,11 +141,10 @@ def fit(
             smooth += (parts["spotting"] - smooth) * max(0.02, 1 / step)
             progress.update(task, advance=1, description=f"training, loss {smooth:.4f}")
             if step % recipe.validate_every == 0 or step == recipe.steps:
-                result = measure([score(average.module, half) for half in valid], SOCCERNET_LABELS, _RADII)
+                result = measure([score(averaged, half) for half in valid], SOCCERNET_LABELS, _RADII)
                 history.append({"step": step, "loss": round(smooth, 5), "valid_tight": round(result.overall.mean, 5)})
                 log.info("step %d: loss %.4f, valid tight a-mAP %.3f", step, smooth, result.overall.mean)
-    trained: DemoNet = average.module
-    return trained.eval(), history
+    return averaged.eval(), history
 
 
 _RADII = dict.fromkeys(SOCCERNET_LABELS, 2.0)
@@ -155,11 +160,11 @@ def _optimizer(net: DemoNet, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups)
 
 
-def _ema(decay: float) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor | int], None]:
+def _ema(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], None]:
     """Return a moving average that forgets the first steps quickly."""
 
     @torch.no_grad()
-    def update(averages: list[torch.Tensor], currents: list[torch.Tensor], steps: torch.Tensor | int) -> None:
+    def update(averages: Tensors, currents: Tensors, steps: torch.Tensor | int) -> None:
         share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
         for mean, current in zip(averages, currents, strict=True):
             if mean.is_floating_point():

@@ -27,8 +27,11 @@ class Ranked:
 
 def choose(scored: Sequence[Scored], labels: Sequence[str]) -> Choice:
     """Return the radius with the best tight Average-mAP, and thresholds with the best F1 under that radius."""
-    radius = max(RADII_S, key=lambda r: measure(scored, labels, dict.fromkeys(labels, r)).overall.mean)
-    radii = dict.fromkeys(labels, radius)
+
+    def tight(radius_s: float) -> float:
+        return measure(scored, labels, dict.fromkeys(labels, radius_s)).overall.mean
+
+    radii: dict[str, float] = dict.fromkeys(labels, max(RADII_S, key=tight))
     ranked = {label: rank(scored, labels, label, radii) for label in labels}
     common = best_threshold(list(ranked.values()))
     thresholds = {

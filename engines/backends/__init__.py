@@ -1,0 +1,1 @@
+"""Runtimes behind one Engine protocol; each module is the only importer of its library."""

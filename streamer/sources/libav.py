@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
+from typing import cast
 
 import av
 from av.audio.resampler import AudioResampler
@@ -34,8 +35,7 @@ class LibavPicture:
     def rgb(self, width: int, height: int, resize_filter: str) -> UINT8:
         """Return uint8 RGB (height, width, 3); see RESIZE_FILTERS for the names."""
         small = self._frame.reformat(width, height, format="rgb24", interpolation=RESIZE_FILTERS[resize_filter])
-        pixels: UINT8 = small.to_ndarray()
-        return pixels
+        return cast(UINT8, small.to_ndarray())
 
 
 class LibavSource:
@@ -75,7 +75,7 @@ class LibavSource:
 
     def _choose_streams(self, threads: int) -> None:
         video = self._container.streams.best("video")
-        if video is None or not video.width:
+        if not isinstance(video, av.VideoStream) or not video.width:
             raise SourceError(f"{self._name}: there is no picture in this stream, so there is nothing to watch.")
         self._video = video
         self._audio = self._container.streams.best("audio", related=video)
@@ -145,7 +145,7 @@ class LibavSource:
             self._resampler = None
             return
         for block in blocks:
-            samples: FLOAT32 = block.to_ndarray().reshape(-1)
+            samples = cast(FLOAT32, block.to_ndarray().reshape(-1))
             yield Frame(
                 pts=block.pts,
                 time_base=block.time_base or Fraction(1, SAMPLE_RATE_HZ),

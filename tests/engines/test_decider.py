@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from fakes import LABELS, fake_manifest
 from hypothesis import given
@@ -9,7 +11,9 @@ from engines.nms import local_maxima
 
 levels = st.sampled_from([0.0, 0.2, 0.5, 0.6, 0.6, 0.9, 1.0])
 shifts = st.floats(-1.25, 1.25)
-rows = st.lists(st.tuples(st.lists(levels, min_size=2, max_size=2), st.lists(shifts, min_size=2, max_size=2)), max_size=40)
+rows = st.lists(
+    st.tuples(st.lists(levels, min_size=2, max_size=2), st.lists(shifts, min_size=2, max_size=2)), max_size=40
+)
 radii = st.sampled_from([0.0, 0.4, 1.0, 2.0, 3.5])
 
 Row = tuple[list[float], list[float]]
@@ -53,7 +57,7 @@ def test_two_spots_of_a_label_are_more_than_a_radius_apart(trace: list[Row], rad
     spots = said(LocalMaxDecider(fake_manifest(radius_s=radius_s, reach_s=1.25), "s"), scores_of(trace))
     for label in LABELS:
         times = sorted(s.media_time for s in spots if s.label == label)
-        assert all(b - a > radius_s for a, b in zip(times, times[1:], strict=False))
+        assert all(b - a > radius_s for a, b in itertools.pairwise(times))
 
 
 @given(rows)

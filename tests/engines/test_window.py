@@ -27,7 +27,9 @@ def test_every_second_gets_one_window_in_order(rows: int, data: st.DataObject) -
     windows = [w for k in range(seconds) for w in rolling.push(embeddings(k))] + rolling.flush()
     assert [w.index for w in windows] == list(range(seconds))
     for w in windows:
-        wanted = [k + 1 if 0 <= k < seconds else 0 for k in range(w.index + look_ahead - rows + 1, w.index + look_ahead + 1)]
+        wanted = [
+            k + 1 if 0 <= k < seconds else 0 for k in range(w.index + look_ahead - rows + 1, w.index + look_ahead + 1)
+        ]
         assert w.rows_LD["visual"][:, 0].tolist() == wanted
 
 
@@ -39,7 +41,9 @@ def test_rows_before_the_first_and_after_the_last_are_zero() -> None:
 
 def test_a_window_never_spans_two_epochs() -> None:
     rolling = window(rows=3, look_ahead=1)
-    done = [w for e in (embeddings(0), embeddings(1), embeddings(1, epoch=1)) for w in rolling.push(e)] + rolling.flush()
+    done = [
+        w for e in (embeddings(0), embeddings(1), embeddings(1, epoch=1)) for w in rolling.push(e)
+    ] + rolling.flush()
     assert [(w.epoch, w.index) for w in done] == [(0, 0), (0, 1), (1, 1)]
     assert contents(done)[1:] == [[1, 2, 0], [0, 2, 0]]
 

@@ -1,3 +1,4 @@
+import itertools
 from fractions import Fraction
 
 from hypothesis import given
@@ -48,8 +49,8 @@ def test_a_hole_of_seconds_is_a_gap_in_the_same_epoch() -> None:
 @given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), max_size=60))
 def test_media_time_always_rises(times_s: list[float | None]) -> None:
     placed = place(times_s)
-    assert all(a < b for a, b in zip(placed, placed[1:], strict=False))
-    assert all(a.us < b.us for a, b in zip(placed, placed[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(placed))
+    assert all(a.us < b.us for a, b in itertools.pairwise(placed))
 
 
 def test_sound_shares_the_pictures_clock() -> None:

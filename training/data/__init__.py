@@ -1,0 +1,1 @@
+"""Labelled matches and the clips drawn from them."""

@@ -146,7 +146,7 @@ def augment_pictures(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.7:
         scale = rng.uniform(0.82, 1.0)
         ch, cw = round(h * scale), round(w * scale)
-        top, left = rng.integers(0, h - ch + 1), rng.integers(0, w - cw + 1)
+        top, left = int(rng.integers(0, h - ch + 1)), int(rng.integers(0, w - cw + 1))
         x = x[:, :, top : top + ch, left : left + cw]
     if rng.random() < 0.35:
         soft = rng.uniform(0.45, 0.9)
@@ -164,8 +164,8 @@ def augment_pictures(pictures: Tensor, rng: np.random.Generator) -> Tensor:
         y = torch.lerp(y.mean(1, keepdim=True), y, float(rng.uniform(0.2, 1.4)))
     if rng.random() < 0.3:
         noise = rng.standard_normal((n, h, w, 1), np.float32) * np.float32(rng.uniform(3, 15))
-        y.permute(0, 2, 3, 1).unflatten(0, (t, n)).add_(torch.from_numpy(noise))
-    return y.permute(0, 2, 3, 1).unflatten(0, (t, n))
+        y.permute(0, 2, 3, 1).view(t, n, h, w, 3).add_(torch.from_numpy(noise))
+    return y.permute(0, 2, 3, 1).view(t, n, h, w, 3)
 
 
 def augment_sound(samples_TS: Tensor, rng: np.random.Generator) -> Tensor:

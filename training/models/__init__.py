@@ -1,0 +1,1 @@
+"""One file per architecture, model and loss together."""

@@ -65,7 +65,7 @@ class VisualFrontEnd(nn.Module):
     def forward(self, pictures_BNHWC: Tensor) -> Tensor:
         """Return rows (B, D) from uint8 (or float 0–255) RGB (B, N, H, W, 3)."""
         x = pictures_BNHWC.flatten(0, 1).float().permute(0, 3, 1, 2)  # (B·N, 3, H, W)
-        luma = (x[:, 0] * LUMA_RGB[0] + x[:, 1] * LUMA_RGB[1] + x[:, 2] * LUMA_RGB[2]).unflatten(0, (-1, self.rate))
+        luma = (x[:, 0] * LUMA_RGB[0] + x[:, 1] * LUMA_RGB[1] + x[:, 2] * LUMA_RGB[2]).view(-1, self.rate, *x.shape[2:])
         change = luma[:, 1:] - luma[:, :-1]
         change = torch.cat([change[:, :1], change], 1)  # the first picture shows the change that follows it
         x = torch.cat([x - 127.5, change.flatten(0, 1)[:, None]], 1) / 127.5  # (B·N, 4, H, W)
@@ -153,7 +153,7 @@ class AudioFrontEnd(nn.Module):
         """Return rows (B, D) from float32 (B, 16000) in [-1, 1]."""
         x = (self.log_mel(samples_BS) + 2.0) / 2.0  # (B, 100, 64), about zero mean and unit spread
         x = self.trunk(x[:, None])  # (B, c, 25, 4)
-        x = x.unflatten(2, (self.parts, -1)).amax(3)  # the loudest of each part: (B, c, parts, 4)
+        x = x.view(*x.shape[:2], self.parts, -1, x.shape[3]).amax(3)  # the loudest of each part: (B, c, parts, 4)
         x = F.relu(self.part(x.transpose(1, 2).flatten(2)))  # (B, parts, 64)
         row: Tensor = self.row(self.dropout(x.flatten(1)))
         return row

@@ -58,7 +58,9 @@ class HmtasConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         if not 0 <= self.look_ahead < self.rows:
-            raise ValueError(f"look_ahead is {self.look_ahead}; a window of {self.rows} rows allows 0 to {self.rows - 1}")
+            raise ValueError(
+                f"look_ahead is {self.look_ahead}; a window of {self.rows} rows allows 0 to {self.rows - 1}"
+            )
         if self.readout not in ("max", "row"):
             raise ValueError(f"readout is {self.readout!r}; accepted: 'max', 'row'")
 
