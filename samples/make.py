@@ -16,7 +16,10 @@ HERE = Path(__file__).parent
 
 def main(match: Path, half: int, crf: int) -> None:
     """Write both files."""
-    with av.open(str(match / f"{half}.mp4")) as source, av.open(str(HERE / "broadcast.ts"), "w", format="mpegts") as out:
+    with (
+        av.open(str(match / f"{half}.mp4")) as source,
+        av.open(str(HERE / "broadcast.ts"), "w", format="mpegts") as out,
+    ):
         video, audio = source.streams.video[0], source.streams.audio[0]
         picture = out.add_stream(
             "libx264", rate=video.average_rate, options={"crf": str(crf), "preset": "medium", "bf": "2", "g": "50"}
@@ -36,7 +39,9 @@ def main(match: Path, half: int, crf: int) -> None:
         out.mux(picture.encode(None))
     labels = json.loads((match / "Labels-v2.json").read_text(encoding="utf-8"))
     labels["annotations"] = [
-        {**item, "gameTime": "1" + item["gameTime"][1:]} for item in labels["annotations"] if item["gameTime"][0] == str(half)
+        {**item, "gameTime": "1" + item["gameTime"][1:]}
+        for item in labels["annotations"]
+        if item["gameTime"][0] == str(half)
     ]
     (HERE / "Labels-v2.json").write_text(json.dumps(labels, indent=1) + "\n", encoding="utf-8")
 

@@ -1,16 +1,19 @@
-"""What all tests share: the hypothesis profile, and where the optional shared data is."""
+"""What all tests share: the hypothesis profile, the optional shared data, the command as a user runs it."""
 
 import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command import Ended, Touchline
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
-sys.path.insert(0, str(ROOT / "tests"))  # for fakes.py
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=60)
@@ -42,3 +45,54 @@ def sample() -> Path:
 @pytest.fixture
 def demo_bundle() -> Path:
     return ROOT / "bundles" / "demo"
+
+
+@pytest.fixture
+def touchline() -> Touchline:
+    def run(*arguments: str | Path, timeout: float = 100) -> Ended:
+        done = subprocess.run(
+            [sys.executable, "-m", "streamer", *map(str, arguments)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start a command in a process group of its own; it ends with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def popen(*arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamer", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            **options,
+        )
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def short_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first half minute of the sample, as a file of its own."""
+    path = tmp_path_factory.mktemp("short") / "short.ts"
+    data = (ROOT / "samples" / "broadcast.ts").read_bytes()
+    path.write_bytes(data[: len(data) // 4 // 188 * 188])
+    return path

@@ -48,7 +48,8 @@ class FunctionEngine:
     """An engine that is a Python function."""
 
     def __init__(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape], function: object) -> None:
-        self.inputs, self.outputs, self.metadata = inputs, outputs, {}
+        self.inputs, self.outputs = inputs, outputs
+        self.metadata: Mapping[str, str] = {}
         self._function = function
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -38,7 +38,9 @@ def is_within(name: str, package: str) -> bool:
 
 
 def test_engines_imports_neither_streamer_nor_training(root: Path) -> None:
-    assert [i for i in package_imports(root, "engines") if is_within(i[1], "streamer") or is_within(i[1], "training")] == []
+    assert [
+        i for i in package_imports(root, "engines") if is_within(i[1], "streamer") or is_within(i[1], "training")
+    ] == []
 
 
 def test_training_imports_of_streamer_its_sources_timeline_and_sampler_alone(root: Path) -> None:
@@ -67,7 +69,9 @@ def test_a_library_has_one_importer(root: Path, module: str) -> None:
     assert importers == OWNERS[module]
 
 
-@pytest.mark.parametrize("module", ["streamer.cli", "streamer.pipeline", "streamer.demo", "streamer.watch", "training.metric"])
+@pytest.mark.parametrize(
+    "module", ["streamer.cli", "streamer.pipeline", "streamer.demo", "streamer.watch", "training.metric"]
+)
 def test_the_live_path_and_the_metric_load_no_torch(root: Path, module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

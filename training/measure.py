@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.actions import read_actions
 from engines.bundle import Bundle
 from engines.decider import LocalMaxDecider, Spot
 from engines.frontend import Embeddings, FrontEnds
@@ -12,7 +13,7 @@ from engines.head import Head
 from engines.window import RollingWindow
 from streamer.sampler import PictureSpec, Sampler, seconds_of
 from streamer.sources.libav import LibavSource
-from training.data.soccernet import find_video, halves_of, read_actions
+from training.data.soccernet import find_video, halves_of
 from training.metric import MapResult, Predictions, Truth, average_map
 
 FLOOR = 0.01

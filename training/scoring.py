@@ -79,4 +79,6 @@ def measure(
     """Return the metric over all spots above FLOOR."""
     floor = dict.fromkeys(labels, FLOOR)
     truths = [Truth.of(s.half.actions, labels) for s in scored]
-    return average_map(truths, [Predictions.of(spots_of(s, labels, radii_s, floor), labels) for s in scored], metric)
+    return average_map(
+        truths, [Predictions.of(spots_of(s, labels, radii_s, floor), labels) for s in scored], metric, labels
+    )

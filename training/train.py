@@ -90,7 +90,7 @@ def prepare_torch(recipe: Recipe) -> None:
     keep_freed_memory()
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a check for faulty operators; it costs a third
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a third
     torch.manual_seed(recipe.seed)
 
 

@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation
 
 from engines.errors import SourceError
 from engines.second import FLOAT32, SAMPLE_RATE_HZ, UINT8
-from streamer.redact import redact, redact_text
+from streamer.redact import redact
 from streamer.sources.base import Frame, StreamInfo
 
 RESIZE_FILTERS = {"area": Interpolation.AREA, "bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
@@ -166,7 +166,7 @@ def _open(url: str, options: Mapping[str, str] | None, timeouts: tuple[float, fl
     except (av.FFmpegError, OSError) as error:
         raise SourceError(f"{name}: cannot be opened: {_reason(error)}.") from error
     except (ValueError, UnicodeError) as error:
-        raise SourceError(f"{name}: is no stream that FFmpeg understands: {redact_text(str(error))}.") from error
+        raise SourceError(f"{name}: is no stream that FFmpeg understands: {redact(str(error))}.") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -182,5 +182,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nobody answers there (connection refused)"
     if isinstance(error, av.FFmpegError) and error.strerror:
-        return redact_text(error.strerror)
-    return redact_text(str(error))
+        return redact(error.strerror)
+    return redact(str(error))

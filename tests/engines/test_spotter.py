@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 from fakes import fake_bundle, second
 from hypothesis import given
@@ -8,7 +9,7 @@ from engines.second import NO_AUDIO
 from engines.spotter import Spotter
 
 
-def run(levels: list[int], **changes: object) -> list[tuple[str, float]]:
+def run(levels: list[int], **changes: Any) -> list[tuple[str, float]]:
     spotter = Spotter(fake_bundle(), "s")
     spots = [s for k, level in enumerate(levels) for s in spotter.push(second(k, level, **changes))]
     return [(s.label, s.media_time) for s in spots + spotter.flush()]

@@ -18,7 +18,7 @@ def sampled(frames: list[Frame]) -> list[Second]:
 
 
 def levels(second: Second) -> list[int]:
-    return second.pictures_NHWC[:, 0, 0, 0].tolist()
+    return [int(level) for level in second.pictures_NHWC[:, 0, 0, 0]]
 
 
 def test_a_plain_stream_gives_full_seconds_without_flags() -> None:

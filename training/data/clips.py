@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engines.actions import Action
 from engines.second import SAMPLE_RATE_HZ
-from training.data.soccernet import Action, Half
+from training.data.soccernet import Half
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.actions import Action
 from engines.errors import DataError
 from engines.labels import SOCCERNET_LABELS
 
@@ -33,17 +34,6 @@ _FAR_MS = 10**12  # everything later than HALF_S is equal to the metric; this fi
 _V1_LABELS = ("card", "subs", "soccer")
 
 
-class _Happened(Protocol):
-    """What `Truth.of` reads of `training.data.soccernet.Action`; importing that would load the video decoder."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def time_s(self) -> float: ...
-    @property
-    def visible(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
     """What happened in one half: N actions in the order of their file.
@@ -59,7 +49,7 @@ class Truth:
     visible_N: BOOL
 
     @classmethod
-    def of(cls, actions: Iterable[_Happened], labels: Sequence[str] = SOCCERNET_LABELS) -> Self:
+    def of(cls, actions: Iterable[Action], labels: Sequence[str] = SOCCERNET_LABELS) -> Self:
         """Return the truth made of the actions of one half; actions of other labels are left out."""
         index = {label: i for i, label in enumerate(labels)}
         return cls._of_rows((round(a.time_s * 1000), index[a.label], a.visible) for a in actions if a.label in index)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.actions import Action, read_actions
 from engines.errors import DataError
 from engines.second import SAMPLE_RATE_HZ, UINT8
 from streamer.sampler import PictureSpec, Sampler, seconds_of
@@ -19,16 +20,6 @@ from streamer.sources.libav import LibavSource
 
 CACHE_VERSION = 2
 _VIDEO_NAMES = ("{half}.mp4", "{half}.mkv", "{half}.ts", "{half}_224p.mkv", "{half}_720p.mkv", "{half}_HQ.mkv")
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What really happened: a label at a time in one half."""
-
-    label: str
-    half: int
-    time_s: float
-    visible: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,24 +55,6 @@ def read_split(root: Path, split: str) -> list[str]:
     except OSError as error:
         raise DataError(f"{path}: the list of the {split} split cannot be read: {error.strerror}.") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def read_actions(path: Path) -> list[Action]:
-    """Return the actions of a `Labels-v2.json`; `position` (ms) counts, `gameTime` only where it is missing."""
-    try:
-        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
-        return [_action(item) for item in annotations]
-    except OSError as error:
-        raise DataError(f"{path}: labels cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not in SoccerNet's Labels-v2 format ({error!r}).") from error
-
-
-def _action(item: dict[str, str]) -> Action:
-    half, clock = item["gameTime"].split(" - ")
-    minutes, seconds = clock.split(":")
-    time_s = int(item["position"]) / 1000 if item.get("position") else int(minutes) * 60.0 + int(seconds)
-    return Action(item["label"], int(half), time_s, item.get("visibility", "visible") != "not shown")
 
 
 def find_video(match: Path, half: int) -> Path:

@@ -1,0 +1,206 @@
+"""The command `touchline`: arguments in, exit code out. No logic lives here."""
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.errors import TouchlineError
+from streamer.config import IngestConfig, OutputConfig, RunConfig
+
+INTERRUPTED, BUG = 130, 70
+_BUNDLE = Path("bundles/demo")
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, 1 (failure), 2 (usage), 70 (a bug) or 130 (interrupted)."""
+    try:
+        return _main(argv)
+    except TouchlineError as error:
+        print(f"touchline: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our spots has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception:
+        traceback.print_exc()
+        print("touchline: this is a bug; please report it with the lines above.", file=sys.stderr)
+        return BUG
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(arguments[0] if arguments else None).parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING if getattr(args, "quiet", False) else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    """Return the parser; of the commands that live in modules of their own, only `command`'s is imported."""
+    parser = argparse.ArgumentParser(
+        prog="touchline",
+        description="Watches a football broadcast and says what happened, within a promised delay.",
+        epilog="Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted. `touchline COMMAND --help` tells more.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_live(commands)
+    _add_replay(commands)
+    for name, (module, summary) in _MODULES.items():
+        own = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == command:
+            implementation = importlib.import_module(module)
+            implementation.add_arguments(own)
+            own.set_defaults(run=implementation.run)
+    return parser
+
+
+_MODULES = {
+    "watch": ("streamer.watch", "print the spots that a broker delivers, one a line"),
+    "demo": ("streamer.demo", "play the sample broadcast through the whole live path"),
+    "evaluate": ("training.evaluate", "score predictions with SoccerNet's metric"),
+    "train": ("training.train", "train a recipe and write its bundle (needs the train extra)"),
+}
+"""Commands that bring their own arguments; torch and aiomqtt cost seconds to import."""
+
+
+def _add_live(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "live",
+        help="watch a stream and say spots as they happen",
+        description="Watch a stream, or a file at the speed of life, and say spots as they happen. When the machine is "
+        "too slow, whole seconds are shed (and counted) rather than fall behind.",
+        epilog="example: touchline live rtsp://camera/main --bundle bundles/demo --mqtt mqtt://localhost",
+    )
+    parser.add_argument("url", metavar="URL", help="any URL or file that FFmpeg can open")
+    parser.add_argument(
+        "--speed", type=_speed, default=1.0, metavar="X", help="play a file at X times the speed of life (default 1)"
+    )
+    _add_common(parser)
+    parser.set_defaults(run=_live)
+
+
+def _add_replay(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "replay",
+        help="run recordings through the same pipeline at full speed",
+        description="Run recordings through the live pipeline as fast as it goes, losing nothing. Two files are the "
+        "two halves of one match. The spots are those that live would have said.",
+        epilog="example: touchline replay 1.mp4 2.mp4 --bundle bundles/demo --out results_spotting.json",
+    )
+    parser.add_argument("urls", metavar="FILE", nargs="+", help="a recording, or the halves of a match in order")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write SoccerNet's results_spotting.json")
+    _add_common(parser)
+    parser.set_defaults(run=_replay)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, default=_BUNDLE, metavar="DIR", help=f"the model (default {_BUNDLE})")
+    parser.add_argument("--stream", type=_stream, default="main", metavar="NAME", help="name of the broadcast")
+    parser.add_argument("--threshold", type=_share, metavar="P", help="say every spot of at least this confidence")
+    parser.add_argument("--mqtt", metavar="URL", help="publish to this broker: mqtt://[user:password@]host[:port]")
+    parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
+    parser.add_argument("--broker", action="store_true", help="start an MQTT broker on loopback and publish to it")
+    parser.add_argument("--broker-port", type=_port, default=1883, metavar="PORT", help="its port (default 1883)")
+    parser.add_argument("--metrics-port", type=_port, metavar="PORT", help="serve /metrics, /healthz, /readyz here")
+    parser.add_argument(
+        "--input-option",
+        action="append",
+        type=_key_value,
+        default=[],
+        metavar="KEY=VALUE",
+        help="pass an option to FFmpeg, e.g. rtsp_transport=tcp; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON lines on a terminal too")
+    parser.add_argument("--quiet", action="store_true", help="log warnings only")
+
+
+def _live(args: argparse.Namespace) -> int:
+    return _run(args, IngestConfig((args.url,), live=True, speed=args.speed, input_options=dict(args.input_option)))
+
+
+def _replay(args: argparse.Namespace) -> int:
+    return _run(args, IngestConfig(tuple(args.urls), live=False, input_options=dict(args.input_option)), args.out)
+
+
+def _run(args: argparse.Namespace, ingest: IngestConfig, results: Path | None = None) -> int:
+    from streamer.pipeline import run
+    from streamer.screen import JsonScreen, TerminalScreen
+
+    output = OutputConfig(
+        mqtt_url=args.mqtt,
+        mqtt_prefix=args.prefix,
+        broker=args.broker,
+        broker_port=args.broker_port,
+        metrics_port=args.metrics_port,
+        results=results,
+    )
+    config = RunConfig(args.bundle, args.stream, ingest, output, threshold=args.threshold)
+    screen = TerminalScreen() if sys.stdout.isatty() and not args.json else JsonScreen()
+    with screen if isinstance(screen, TerminalScreen) else nullcontext():
+        asyncio.run(_interruptible(run(config, screen)))
+    return 0
+
+
+async def _interruptible(work: Awaitable[None]) -> None:
+    """Await `work`; SIGTERM ends it as Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(NotImplementedError):  # not on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await work
+
+
+def _speed(text: str) -> float:
+    value = float(text)
+    if not 0.01 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text}: a speed lies between 0.01 and 1000")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: a confidence lies between 0 and 1")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text}: a port lies between 0 and 65535 (0 takes a free one)")
+    return value
+
+
+def _stream(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: a stream's name is 1 to 64 letters, digits, '.', '_', '-' or blanks"
+        )
+    return text
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE")
+    return key, value

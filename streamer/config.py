@@ -1,0 +1,51 @@
+"""Every default of the live path, in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """How a stream is read."""
+
+    urls: tuple[str, ...]
+    """One broadcast, or the files of a match's halves in order."""
+    live: bool
+    """Live sheds whole seconds rather than fall behind; replay loses nothing and waits."""
+    speed: float | None = None
+    """Times the speed of life at which a file is played; None is as fast as it goes. Streams have their own pace."""
+    input_options: Mapping[str, str] = field(default_factory=dict)
+    """Passed to FFmpeg."""
+    open_timeout_s: float = 10.0
+    read_timeout_s: float = 10.0
+    threads: int = 2
+    """Decoder threads of a replay; live always takes one, since every further one costs a frame of delay."""
+    backlog_s: int = 3
+    """Seconds of media that may wait for the engines live, before the oldest is shed."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """Where spots go, beside the terminal."""
+
+    mqtt_url: str | None = None
+    mqtt_prefix: str = "touchline"
+    broker: bool = False
+    broker_port: int = 0
+    metrics_port: int | None = None
+    results: Path | None = None
+    stop_timeout_s: float = 10.0
+    """How long the end of a run waits for the broker to acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything about one run of `touchline live` or `touchline replay`."""
+
+    bundle: Path
+    stream: str
+    ingest: IngestConfig
+    output: OutputConfig = OutputConfig()
+    threshold: float | None = None
+    """Replaces every label's threshold; for evaluation, where weak spots count too."""

@@ -1,0 +1,266 @@
+"""Source, timeline and sampler, in a process of their own.
+
+In: an IngestConfig. Out: Seconds, in order. Replay waits for whoever takes them; live never makes the source wait: when
+more than `backlog_s` seconds are pending the oldest is shed and counted. The process can be killed at any moment, so
+nothing that FFmpeg does can hang the streamer.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+
+from engines.errors import SourceError, TouchlineError
+from engines.second import Second
+from streamer.config import IngestConfig
+from streamer.sampler import PictureSpec, Sampler
+from streamer.sources.base import Frame, Source, StreamInfo
+from streamer.timeline import to_us
+
+_POLL_S = 0.2
+_END_WAIT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the process has counted so far."""
+
+    frames: int = 0
+    decode_errors: int = 0
+    corrupt_frames: int = 0
+    shed_seconds: int = 0
+    pending_seconds: int = 0
+    repairs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The source of half `half` is open."""
+
+    half: int
+    info: StreamInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrived:
+    """A second of half `half`."""
+
+    half: int
+    second: Second
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class HalfEnded:
+    """Half `half` is over. `error` says why, if it broke off."""
+
+    half: int
+    error: str | None
+
+
+Message = Opened | Arrived | HalfEnded
+
+
+class Ingest:
+    """The reading process, seen from the streamer. Use as a context manager."""
+
+    def __init__(self, config: IngestConfig, spec: PictureSpec) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_main, args=(sender, config, spec), name="touchline-ingest", daemon=True)
+        self._stopped = threading.Event()
+        self._halves = len(config.urls)
+        self._sender = sender
+
+    def __enter__(self) -> "Ingest":
+        self._process.start()
+        self._sender.close()  # so that the end of the process is the end of the pipe
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._process.join(_END_WAIT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._receiver.close()
+
+    def stop(self) -> None:
+        """End it; safe from any thread, and twice."""
+        self._stopped.set()
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what the process says until all halves have ended, or `stop` was called.
+
+        Raises:
+            SourceError: a source could not be opened, or the process died.
+        """
+        ended = 0
+        while ended < self._halves and not self._stopped.is_set():
+            try:
+                if not self._receiver.poll(_POLL_S):
+                    continue
+                message = self._receiver.recv()
+            except (EOFError, OSError) as error:
+                if self._stopped.is_set():
+                    return
+                raise SourceError("The reading process died; run again, and report it if it happens again.") from error
+            if isinstance(message, TouchlineError):
+                raise message
+            ended += isinstance(message, HalfEnded)
+            yield message
+
+
+def _main(sender: Connection, config: IngestConfig, spec: PictureSpec) -> None:
+    """Read every half and say what was found; the process's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    outlet = _SheddingOutlet(sender, config.backlog_s) if config.live else _Outlet(sender)
+    try:
+        for half, url in enumerate(config.urls, 1):
+            _read_half(half, url, config, spec, outlet)
+    except TouchlineError as error:
+        outlet.send(error)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # nobody listens any more
+    finally:
+        outlet.close()
+
+
+def _end_with_parent() -> None:
+    """End at once when the streamer is gone, even if it was killed and FFmpeg is waiting for a silent stream."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _read_half(half: int, url: str, config: IngestConfig, spec: PictureSpec, outlet: "_Outlet") -> None:
+    from streamer.sources.libav import LibavSource
+
+    source = LibavSource(
+        url,
+        options=config.input_options,
+        open_timeout_s=config.open_timeout_s,
+        read_timeout_s=config.read_timeout_s,
+        threads=1 if config.live else config.threads,
+    )
+    try:
+        outlet.send(Opened(half, source.info))
+        pacer = Pacer(config.speed) if config.speed and source.info.is_file else None
+        error = _read(half, source, Sampler(spec), pacer, outlet)
+    finally:
+        source.close()
+    outlet.send(HalfEnded(half, error))
+
+
+def _read(half: int, source: Source, sampler: Sampler, pacer: "Pacer | None", outlet: "_Outlet") -> str | None:
+    """Send every second of a source; return why it broke off, if it did."""
+    counts, error = Counts(), None
+    try:
+        for frame in source.frames():
+            if frame.picture is not None:
+                counts = replace(counts, frames=counts.frames + 1, corrupt_frames=counts.corrupt_frames + frame.corrupt)
+            for second in sampler.push(pacer.wait(frame) if pacer else frame):
+                outlet.send(Arrived(half, second, _counted(counts, source, sampler)))
+    except SourceError as broken:
+        error = str(broken)
+    if counts.frames == 0:
+        raise SourceError(error or "No picture could be decoded from this stream, so there is nothing to watch.")
+    for second in sampler.flush():
+        outlet.send(Arrived(half, second, _counted(counts, source, sampler)))
+    return error
+
+
+def _counted(counts: Counts, source: Source, sampler: Sampler) -> Counts:
+    return replace(counts, decode_errors=source.decode_errors, repairs=dict(sampler.timeline.repairs))
+
+
+class Pacer:
+    """Holds frames back until they are due, so that a file plays at `speed` times the speed of life."""
+
+    _RE_ANCHOR_US = 10_000_000
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._anchor: tuple[float, int] | None = None
+        self._last_us = 0
+
+    def wait(self, frame: Frame) -> Frame:
+        """Sleep until the frame is due; return it with its arrival time. Sound goes with the pictures around it."""
+        if frame.picture is not None and frame.pts is not None:
+            at_us = to_us(frame.pts, frame.time_base)
+            now = time.monotonic()
+            if self._anchor is None or abs(at_us - self._last_us) > self._RE_ANCHOR_US:
+                self._anchor = (now, at_us)
+            self._last_us = at_us
+            start_s, start_us = self._anchor
+            time.sleep(max(0.0, start_s + (at_us - start_us) / 1e6 / self._speed - now))
+        return replace(frame, arrived_mono_s=time.monotonic())
+
+
+class _Outlet:
+    """Sends messages to the streamer, waiting until they are taken."""
+
+    def __init__(self, sender: Connection) -> None:
+        self._sender = sender
+
+    def send(self, message: Message | TouchlineError) -> None:
+        self._sender.send(message)
+
+    def close(self) -> None:
+        self._sender.close()
+
+
+class _SheddingOutlet(_Outlet):
+    """Sends messages without ever waiting; sheds the oldest second when too many are pending."""
+
+    def __init__(self, sender: Connection, backlog_s: int) -> None:
+        super().__init__(sender)
+        self._pending: deque[Message | TouchlineError] = deque()
+        self._backlog_s = backlog_s
+        self._shed = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Message | TouchlineError) -> None:
+        with self._changed:
+            seconds = [m for m in self._pending if isinstance(m, Arrived)]
+            if isinstance(message, Arrived) and len(seconds) >= self._backlog_s:
+                self._pending.remove(seconds[0])
+                self._shed += 1
+            self._pending.append(message)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Send what is pending, then end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        super().close()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._closing)
+                if not self._pending:
+                    return
+                message = self._pending.popleft()
+                pending = sum(isinstance(m, Arrived) for m in self._pending)
+            if isinstance(message, Arrived):
+                counts = replace(message.counts, shed_seconds=self._shed, pending_seconds=pending)
+                message = replace(message, counts=counts)
+            try:
+                self._sender.send(message)
+            except (BrokenPipeError, ConnectionResetError):
+                return

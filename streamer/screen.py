@@ -1,0 +1,78 @@
+"""What people and programs see of a run: JSON lines on a pipe, a progress display on a terminal."""
+
+import sys
+from datetime import datetime
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from engines.decider import Spot
+from streamer.payload import spot_to_json
+from streamer.sources.base import StreamInfo
+
+
+class JsonScreen:
+    """One spot a line on stdout, nothing else."""
+
+    def opened(self, half: int, info: StreamInfo) -> None:
+        """Say nothing."""
+
+    def advanced(self, media_s: float, factor: float) -> None:
+        """Say nothing."""
+
+    def said(self, spot: Spot, said: datetime) -> None:
+        """Print the spot."""
+        sys.stdout.write(spot_to_json(spot, said) + "\n")
+        sys.stdout.flush()
+
+
+class TerminalScreen:
+    """Spots as lines, with a progress bar below them. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[clock]}"),
+            TextColumn("{task.fields[factor]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "TerminalScreen":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._progress.stop()
+
+    def opened(self, half: int, info: StreamInfo) -> None:
+        """Start the bar; its length is the file's, where that is known."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        rate = f" {info.rate_fps:g} fps" if info.rate_fps else ""
+        what = f"{info.video} {info.width}×{info.height}{rate}, {info.audio or 'no sound'}"
+        self._task = self._progress.add_task(what, total=info.duration_s, clock="00:00", factor="")
+
+    def advanced(self, media_s: float, factor: float) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=media_s, clock=clock(media_s), factor=f"{factor:.1f}x")
+
+    def said(self, spot: Spot, said: datetime) -> None:
+        """Print the spot above the bar."""
+        flags = f"  [yellow]{' '.join(spot.flags)}[/]" if spot.flags else ""
+        self._console.print(
+            f"[dim]{clock(spot.media_time):>6}[/]  [bold]{spot.label:<18}[/] {spot.confidence:4.0%}"
+            f"  [dim]said {spot.delay_s:.1f} s after[/]{flags}",
+            highlight=False,
+        )
+
+
+def clock(seconds: float) -> str:
+    """Return media time as mm:ss."""
+    return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"

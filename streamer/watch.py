@@ -1,0 +1,227 @@
+"""`touchline watch`: an independent subscriber, one line a spot.
+
+In: what a broker delivers on `<prefix>/<stream>/spots` and `…/status`. Out: lines, on a terminal with colours. Promise:
+every spot that arrives is shown once, in the order of arrival; a lost broker is waited for. What was said while this
+subscriber was not connected is not shown.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from engines.decider import Spot
+from engines.errors import DataError, DeliveryError
+from streamer.payload import spot_from_json
+from streamer.publisher import OFFLINE, ONLINE, STOPPED, Client, ConnectFault, connect, parse_broker_url, topics
+from streamer.screen import clock
+
+log = logging.getLogger("touchline.watch")
+
+_REMEMBERED = 10_000
+"""So many ids are known, for dropping redeliveries."""
+_RETRY_S = 0.25
+_ANSWER_S = 10.0
+_REFUSED = 0x80  # codes from here on refuse a subscription
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """A spot as a subscriber met it.
+
+    Attributes:
+        publish_s: from the word to its arrival here, by the wall clocks of both ends; negative if they disagree.
+        message: the payload, as it came.
+    """
+
+    spot: Spot
+    publish_s: float
+    message: dict[str, Any]
+
+    @property
+    def late_s(self) -> float:
+        """From the action to the arrival: delay in media time, compute and publish in wall clock."""
+        return self.spot.delay_s + self.spot.latency.get("compute", 0.0) + self.publish_s
+
+
+class Watcher:
+    """Subscribes to the spots of one stream, or of all.
+
+    Args:
+        url: see publisher.parse_broker_url.
+        stream: the broadcast's name; all of the prefix's if None.
+        prefix: first level (or levels) of the topics.
+        on_spot: is given every spot once.
+        now: the wall clock.
+
+    Attributes:
+        status: the last `stopped` status, by stream.
+
+    Raises:
+        UsageError: url, stream or prefix make no sense.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        stream: str | None,
+        prefix: str = "touchline",
+        *,
+        on_spot: Callable[[Received], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.status: dict[str, dict[str, Any]] = {}
+        self._address = parse_broker_url(url)
+        self._topics = topics(prefix, stream)
+        self._on_spot = on_spot
+        self._now = now
+        self._known: dict[tuple[str, int], None] = {}
+        self._online: dict[str, str] = {}  # stream → its run, while it is there
+
+    async def run(self, *, until_stopped: bool = False, wait_s: float = 30.0) -> None:
+        """Receive; end only when every stream met has said `stopped`, if that is wanted.
+
+        Args:
+            until_stopped: whether to end at all.
+            wait_s: how long a broker that does not answer is waited for.
+
+        Raises:
+            DeliveryError: the broker refuses, or did not answer for so long.
+        """
+        lost_mono_s = time.monotonic()
+        while True:
+            try:
+                async with connect(self._address, timeout_s=min(_ANSWER_S, max(wait_s, 1.0))) as client:
+                    try:
+                        await self._receive(client, until_stopped)
+                        return
+                    finally:
+                        lost_mono_s = time.monotonic()
+            except ConnectFault as fault:
+                if until_stopped and self._all_stopped:
+                    return
+                if fault.permanent:
+                    raise
+                if time.monotonic() - lost_mono_s >= wait_s:
+                    raise DeliveryError(f"{fault} Waited {wait_s:g} s.") from None
+                log.debug("%s", fault)
+            await asyncio.sleep(_RETRY_S)
+
+    @property
+    def _all_stopped(self) -> bool:
+        return bool(self.status) and not self._online
+
+    async def _receive(self, client: Client, until_stopped: bool) -> None:
+        granted = await client.subscribe([(self._topics.spots, 1), (self._topics.status, 1)])
+        if any(getattr(code, "value", code) >= _REFUSED for code in granted):
+            raise DeliveryError(f"{self._address}: not authorised to read {self._topics.spots}.")
+        async for message in client.messages:
+            self._take(str(message.topic), message.payload, message.retain)
+            if until_stopped and self._all_stopped:
+                return
+
+    def _take(self, topic: str, payload: bytes, retained: bool) -> None:
+        try:
+            if not payload:
+                return  # a retained message was cleared
+            if topic.endswith("/status"):
+                self._take_status(json.loads(payload), retained)
+            elif topic.endswith("/spots"):
+                self._take_spot(payload)
+        except (DataError, ValueError, KeyError, TypeError, RecursionError) as error:
+            log.warning("%s: a message was passed over: %s", topic, error)
+
+    def _take_spot(self, payload: bytes) -> None:
+        spot, said_utc = spot_from_json(payload)
+        if (spot.id, spot.revision) in self._known:
+            return
+        self._known[spot.id, spot.revision] = None
+        if len(self._known) > _REMEMBERED:
+            del self._known[next(iter(self._known))]
+        publish_s = (self._now() - said_utc).total_seconds()
+        self._on_spot(Received(spot, publish_s, json.loads(payload)))
+
+    def _take_status(self, status: dict[str, Any], retained: bool) -> None:
+        """Follow the streams; a retained `stopped` of a run never met is left from an earlier one."""
+        stream, run, state = status["stream"], status["run"], status["state"]
+        if state == ONLINE:
+            self._online[stream] = run
+            self.status.pop(stream, None)
+        elif state == STOPPED and (not retained or self._online.get(stream) == run):
+            self._online.pop(stream, None)
+            self.status[stream] = status
+        elif state == OFFLINE and not retained:
+            log.warning("the streamer of %r is gone; waiting for it", stream)
+
+
+def line(received: Received, *, with_stream: bool = False) -> Text:
+    """Return a spot as one line: clock, label, confidence, how late, flags."""
+    spot = received.spot
+    stream = f"{_printable(spot.stream)}  " if with_stream else ""
+    text = Text.assemble(
+        (stream, "cyan"),
+        (f"{clock(spot.media_time):>6}  ", "dim"),
+        (f"{_printable(spot.label):<18}", "bold"),
+        f" {spot.confidence:4.0%}",
+        (f"  {received.late_s:5.1f} s late", "dim"),
+    )
+    if spot.state != "confirmed":
+        text.append(f"  {spot.state}", "magenta")
+    if spot.flags:
+        text.append("  " + " ".join(map(_printable, spot.flags)), "yellow")
+    return text
+
+
+def _printable(text: str) -> str:
+    """Return text that cannot steer the terminal: it comes from whoever may publish."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("url", metavar="URL", help="the broker: mqtt://[user:password@]host[:port], mqtts:// for TLS")
+    parser.add_argument("--stream", metavar="NAME", help="name of the broadcast (default: all)")
+    parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
+    parser.add_argument("--until-stopped", action="store_true", help="end when the stream has stopped")
+    parser.add_argument("--json", action="store_true", help="print each message itself, plus `publish` (seconds)")
+    parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="wait for a broker (default 30)")
+    parser.add_argument("--summary", type=Path, metavar="LABELS", help=argparse.SUPPRESS)  # for the demo
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    return asyncio.run(watch(args))
+
+
+async def watch(args: argparse.Namespace, console: Console | None = None) -> int:
+    """Print spots until stopped, then the demo's summary if it is asked for; return the exit code."""
+    console = console or Console(highlight=False)
+    received: list[Received] = []
+
+    def show(one: Received) -> None:
+        if args.summary is not None:
+            received.append(one)
+        if args.json:
+            console.file.write(json.dumps(one.message | {"publish": round(one.publish_s, 6)}) + "\n")
+        else:
+            console.print(line(one, with_stream=args.stream is None), soft_wrap=True)
+        console.file.flush()
+
+    watcher = Watcher(args.url, args.stream, args.prefix, on_spot=show)
+    await watcher.run(until_stopped=args.until_stopped, wait_s=args.wait)
+    status = next(iter(watcher.status.values()), {})
+    if args.summary is not None and status.get("seconds") != 0:  # a run that saw nothing has said why
+        from engines.actions import read_actions
+        from streamer.demo import summary  # only the demo needs it
+
+        console.print(summary(read_actions(args.summary), received, status))
+    return 0

@@ -1,0 +1,19 @@
+import pytest
+
+from streamer.redact import redact
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://user:secret@camera:554/main", "rtsp://camera:554/main"),
+        ("rtsp://user:se/cr?et#@camera/main", "rtsp://camera/main"),
+        ("user:secret@camera/main", "camera/main"),
+        ("https://cdn/live.m3u8?token=secret", "https://cdn/live.m3u8?…"),
+        ("cannot open 'rtmp://u:secret@host/app?k=secret': refused", "cannot open 'rtmp://host/app?…': refused"),
+        ("/videos/me@home.mp4", "/videos/me@home.mp4"),
+        ("match.ts", "match.ts"),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(text: str, shown: str) -> None:
+    assert redact(text) == shown

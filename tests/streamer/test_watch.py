@@ -1,0 +1,301 @@
+"""An independent subscriber shows every spot once, and says why when it cannot."""
+
+import argparse
+import asyncio
+import io
+import json
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engines.decider import Spot
+from engines.errors import DeliveryError, UsageError
+from streamer.broker import EmbeddedBroker
+from streamer.payload import spot_to_json
+from streamer.publisher import Publisher, connect, parse_broker_url
+from streamer.screen import clock
+from streamer.watch import Received, Watcher, add_arguments, line, watch
+
+SAID = datetime(2025, 5, 31, 19, 0, 0, 0, UTC)
+NOBODY = "mqtt://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+def spot(n: int, **changes: Any) -> Spot:
+    fields: dict[str, Any] = {
+        "id": str(n),
+        "stream": "main",
+        "half": 1,
+        "epoch": 0,
+        "label": "Goal",
+        "media_time": 754.5 + n,
+        "confidence": 0.91,
+        "emitted_at": 762.0 + n,
+        "latency": {"grid": 0.5, "look_ahead": 4.0, "hold": 3.0, "compute": 0.25},
+        "flags": ("no-audio",),
+    }
+    return Spot(**fields | changes)
+
+
+def arguments(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(given)
+
+
+def plain() -> Console:
+    return Console(file=io.StringIO(), width=40)
+
+
+def printed(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+class Collector:
+    """A Watcher and what it was given."""
+
+    def __init__(self, url: str, stream: str | None = "main") -> None:
+        self.received: list[Received] = []
+        self.watcher = Watcher(url, stream, on_spot=self.received.append)
+
+    @property
+    def ids(self) -> list[str]:
+        return [one.spot.id for one in self.received]
+
+    async def has(self, n: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.received) < n:
+                await asyncio.sleep(0.01)
+
+
+async def started(watcher: Watcher, **options: Any) -> asyncio.Task[None]:
+    """Return the task of a watcher that has had time to subscribe."""
+    task = asyncio.create_task(watcher.run(**options))
+    await asyncio.sleep(0.3)
+    return task
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+# What is shown
+
+
+async def test_a_run_is_shown_one_line_a_spot_until_it_stops() -> None:
+    console = plain()
+    async with EmbeddedBroker() as broker:
+        task = asyncio.create_task(watch(arguments(broker.url, "--stream", "main", "--until-stopped"), console))
+        await asyncio.sleep(0.3)
+        publisher = Publisher(broker.url, "main")
+        await publisher.start()
+        for n in range(3):
+            publisher.say(spot(n))
+        await publisher.stop()
+        async with asyncio.timeout(10):
+            assert await task == 0
+    lines = printed(console)
+    assert [text.split()[:3] for text in lines] == [[f"12:3{n}", "Goal", "91%"] for n in (4, 5, 6)]
+    assert all(text.endswith("no-audio") for text in lines)
+
+
+async def test_json_is_the_message_itself_and_how_long_it_took() -> None:
+    console = plain()
+    async with EmbeddedBroker() as broker:
+        task = asyncio.create_task(watch(arguments(broker.url, "--json", "--until-stopped"), console))
+        await asyncio.sleep(0.3)
+        publisher = Publisher(broker.url, "main")
+        await publisher.start()
+        publisher.say(spot(0), datetime.now(UTC) - timedelta(seconds=5))
+        await publisher.stop()
+        async with asyncio.timeout(10):
+            await task
+    (message,) = map(json.loads, printed(console))
+    publish_s = message.pop("publish")
+    assert 5 <= publish_s < 8
+    assert message == json.loads(spot_to_json(spot(0), datetime.fromisoformat(message["said_utc"])))
+
+
+def test_lateness_is_delay_plus_compute_plus_publish() -> None:
+    assert Received(spot(0), 0.125, {}).late_s == 7.5 + 0.25 + 0.125
+
+
+def test_a_line_holds_clock_label_confidence_lateness_and_flags() -> None:
+    assert line(Received(spot(0), 0.125, {})).plain == " 12:34  Goal                91%    7.9 s late  no-audio"
+    assert line(Received(spot(0), 0, {}), with_stream=True).plain.startswith("main   12:34")
+    assert line(Received(spot(0, state="retracted"), 0, {})).plain.endswith("retracted  no-audio")
+    assert clock(6307.9) == "105:07"
+
+
+def test_a_message_cannot_steer_the_terminal() -> None:
+    evil = spot(0, label="Goal\x1b[2J", stream="\x9bm", flags=("\r", "[red]"))
+    shown = line(Received(evil, 0, {}), with_stream=True).plain
+    assert shown.isprintable()
+    assert "[red]" in shown
+
+
+# What arrives
+
+
+async def test_a_spot_delivered_twice_is_shown_once() -> None:
+    async with EmbeddedBroker() as broker:
+        collector = Collector(broker.url)
+        task = await started(collector.watcher)
+        async with connect(parse_broker_url(broker.url)) as client:
+            for one in (spot(0), spot(0), spot(1), spot(0), spot(1, revision=2)):
+                await client.publish("touchline/main/spots", spot_to_json(one, SAID), qos=1)
+        await collector.has(3)
+        await ended(task)
+    assert collector.ids == ["0", "1", "1"]
+
+
+async def test_nonsense_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    async with EmbeddedBroker() as broker:
+        collector = Collector(broker.url)
+        task = await started(collector.watcher)
+        async with connect(parse_broker_url(broker.url)) as client:
+            for payload in (b"", b"\xff", b"{}", b"[" * 10_000):
+                await client.publish("touchline/main/spots", payload, qos=1)
+            for payload in (b"online", b"[]", b'{"state": "online"}', b'{"state":"online","stream":[],"run":1}'):
+                await client.publish("touchline/main/status", payload, qos=1)
+            await client.publish("touchline/main/spots", spot_to_json(spot(0), SAID), qos=1)
+        await collector.has(1)
+        await ended(task)
+    assert collector.ids == ["0"]
+    assert caplog.text.count("was passed over") == 7
+
+
+async def test_only_the_asked_stream_is_shown_and_without_one_all_are() -> None:
+    async with EmbeddedBroker() as broker:
+        one, every = Collector(broker.url, "b"), Collector(broker.url, None)
+        tasks = [await started(one.watcher), await started(every.watcher)]
+        for name in ("a", "b"):
+            publisher = Publisher(broker.url, name)
+            await publisher.start()
+            publisher.say(spot(0, id=name, stream=name))
+            await publisher.stop()
+        await every.has(2)
+        await one.has(1)
+        for task in tasks:
+            await ended(task)
+    assert (one.ids, every.ids) == (["b"], ["a", "b"])
+
+
+# Brokers that are not there
+
+
+async def test_a_broker_that_comes_later_is_waited_for() -> None:
+    async with EmbeddedBroker() as broker:
+        pass
+    collector = Collector(broker.url)
+    task = await started(collector.watcher, until_stopped=True)
+    async with EmbeddedBroker(port=parse_broker_url(broker.url).port):
+        await asyncio.sleep(0.6)
+        publisher = Publisher(broker.url, "main")
+        await publisher.start()
+        publisher.say(spot(0))
+        await publisher.stop()
+        async with asyncio.timeout(10):
+            await task
+    assert collector.ids == ["0"]
+
+
+async def test_a_broker_that_goes_and_returns_is_subscribed_to_again() -> None:
+    async with EmbeddedBroker() as broker:
+        collector = Collector(broker.url)
+        task = await started(collector.watcher)
+    async with EmbeddedBroker(port=parse_broker_url(broker.url).port):
+        await asyncio.sleep(0.6)
+        publisher = Publisher(broker.url, "main")
+        await publisher.start()
+        publisher.say(spot(0))
+        await publisher.stop()
+        await collector.has(1)
+        await ended(task)
+
+
+async def test_a_broker_that_never_comes_is_one_sentence_in_time() -> None:
+    started_mono_s = time.monotonic()
+    with pytest.raises(DeliveryError, match=rf"^{NOBODY}: connection refused; .* Waited 0.6 s\.$"):
+        await watch(arguments(NOBODY, "--wait", "0.6"), plain())
+    assert 0.5 < time.monotonic() - started_mono_s < 3
+
+
+async def test_a_wrong_password_is_not_waited_for() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(bytes([0x20, 2, 0, 5]))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"mqtt://me:s3cr3t@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(5):
+            with pytest.raises(DeliveryError, match="not authorised") as caught:
+                await watch(arguments(url), plain())
+        assert "s3cr3t" not in str(caught.value)
+
+
+async def test_a_bad_url_is_a_usage_error() -> None:
+    with pytest.raises(UsageError):
+        await watch(arguments("http://localhost"), plain())
+
+
+# The end of a run
+
+
+async def test_a_run_that_stopped_long_ago_does_not_end_the_watch() -> None:
+    async with EmbeddedBroker() as broker:
+        old = Publisher(broker.url, "main")
+        await old.start()
+        await old.stop({"seconds": 1})
+        collector = Collector(broker.url)
+        task = await started(collector.watcher, until_stopped=True)
+        assert not task.done()
+        new = Publisher(broker.url, "main")
+        await new.start()
+        new.say(spot(0))
+        await new.stop({"seconds": 2})
+        async with asyncio.timeout(10):
+            await task
+        assert collector.ids == ["0"]
+        assert collector.watcher.status["main"]["seconds"] == 2
+
+
+async def test_a_run_that_broke_off_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    async with EmbeddedBroker() as broker:
+        collector = Collector(broker.url)
+        task = await started(collector.watcher, until_stopped=True)
+        first = Publisher(broker.url, "main")
+        await first.start()
+        (inside,) = (t for t in asyncio.all_tasks() if t.get_name() == "touchline-publisher")
+        inside.cancel()
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        assert "is gone" in caplog.text
+        second = Publisher(broker.url, "main")
+        await second.start()
+        await second.stop()
+        async with asyncio.timeout(10):
+            await task
+
+
+async def test_without_a_stream_the_watch_ends_when_all_have_stopped() -> None:
+    async with EmbeddedBroker() as broker:
+        collector = Collector(broker.url, None)
+        task = await started(collector.watcher, until_stopped=True)
+        publishers = [Publisher(broker.url, name) for name in ("a", "b")]
+        for publisher in publishers:
+            await publisher.start()
+        await publishers[0].stop()
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        await publishers[1].stop()
+        async with asyncio.timeout(10):
+            await task
