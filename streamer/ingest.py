@@ -33,6 +33,7 @@ class Counts:
     frames: int = 0
     decode_errors: int = 0
     corrupt_frames: int = 0
+    skipped_frames: int = 0
     shed_seconds: int = 0
     pending_seconds: int = 0
     repairs: dict[str, int] = field(default_factory=dict)
@@ -155,20 +156,26 @@ def _read_half(half: int, url: str, config: IngestConfig, spec: PictureSpec, out
     try:
         outlet.send(Opened(half, source.info))
         pacer = Pacer(config.speed) if config.speed and source.info.is_file else None
-        error = _read(half, source, Sampler(spec), pacer, outlet)
+        error = _read(half, source, Sampler(spec), pacer, outlet, config.late_s)
     finally:
         source.close()
     outlet.send(HalfEnded(half, error))
 
 
-def _read(half: int, source: Source, sampler: Sampler, pacer: "Pacer | None", outlet: "_Outlet") -> str | None:
+def _read(
+    half: int, source: Source, sampler: Sampler, pacer: "Pacer | None", outlet: "_Outlet", late_s: float
+) -> str | None:
     """Send every second of a source; return why it broke off, if it did."""
     counts, error = Counts(), None
     try:
         for frame in source.frames():
             if frame.picture is not None:
                 counts = replace(counts, frames=counts.frames + 1, corrupt_frames=counts.corrupt_frames + frame.corrupt)
-            for second in sampler.push(pacer.wait(frame) if pacer else frame):
+            if pacer is not None:
+                frame = pacer.wait(frame)
+                if pacer.late_s > late_s:
+                    source.skip()
+            for second in sampler.push(frame):
                 outlet.send(Arrived(half, second, _counted(counts, source, sampler)))
     except SourceError as broken:
         error = str(broken)
@@ -180,7 +187,8 @@ def _read(half: int, source: Source, sampler: Sampler, pacer: "Pacer | None", ou
 
 
 def _counted(counts: Counts, source: Source, sampler: Sampler) -> Counts:
-    return replace(counts, decode_errors=source.decode_errors, repairs=dict(sampler.timeline.repairs))
+    repairs = dict(sampler.timeline.repairs)
+    return replace(counts, decode_errors=source.decode_errors, skipped_frames=source.skipped, repairs=repairs)
 
 
 class Pacer:
@@ -192,6 +200,7 @@ class Pacer:
         self._speed = speed
         self._anchor: tuple[float, int] | None = None
         self._last_us = 0
+        self.late_s = 0.0  # how far the last picture was behind its due time, wall clock
 
     def wait(self, frame: Frame) -> Frame:
         """Sleep until the frame is due; return it with its arrival time. Sound goes with the pictures around it."""
@@ -202,7 +211,9 @@ class Pacer:
                 self._anchor = (now, at_us)
             self._last_us = at_us
             start_s, start_us = self._anchor
-            time.sleep(max(0.0, start_s + (at_us - start_us) / 1e6 / self._speed - now))
+            due_s = start_s + (at_us - start_us) / 1e6 / self._speed
+            self.late_s = now - due_s
+            time.sleep(max(0.0, -self.late_s))
         return replace(frame, arrived_mono_s=time.monotonic())
 
 

@@ -35,7 +35,7 @@ class Metrics:
         self.frames = Counter("touchline_frames_decoded_total", "Pictures decoded.", registry=r)
         self.frames_dropped = Counter(
             "touchline_frames_dropped_total",
-            "Pictures or packets of sound that were lost, or kept though damaged (corrupt).",
+            "Pictures or packets lost (decode_error), left out to catch up (late), or kept though damaged (corrupt).",
             ["cause"],
             registry=r,
         )
@@ -60,9 +60,8 @@ class Metrics:
         )
         self.media_time = Gauge("touchline_media_time_seconds", "End of the newest second processed.", registry=r)
         self._counts = Counts()
-        for cause in ("shed",):
-            self.seconds_dropped.labels(cause)
-        for cause in ("decode_error", "corrupt"):
+        self.seconds_dropped.labels("shed")
+        for cause in ("decode_error", "corrupt", "late"):
             self.frames_dropped.labels(cause)
 
     def count(self, counts: Counts) -> None:
@@ -73,6 +72,7 @@ class Metrics:
         self.frames.inc(counts.frames - last.frames)
         self.frames_dropped.labels("decode_error").inc(counts.decode_errors - last.decode_errors)
         self.frames_dropped.labels("corrupt").inc(counts.corrupt_frames - last.corrupt_frames)
+        self.frames_dropped.labels("late").inc(counts.skipped_frames - last.skipped_frames)
         self.seconds_dropped.labels("shed").inc(counts.shed_seconds - last.shed_seconds)
         self.queue_depth.labels("seconds").set(counts.pending_seconds)
         for cause, n in counts.repairs.items():

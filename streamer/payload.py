@@ -5,7 +5,7 @@ is a DataError. Promise: reading what was written gives an equal spot. Fields of
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -71,3 +71,22 @@ def utc_text(instant: datetime) -> str:
     if instant.tzinfo is None:
         raise ValueError(f"{instant}: an instant without a time zone is not accepted.")
     return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """A spot as a subscriber met it.
+
+    Attributes:
+        publish_s: from the word to its arrival here, by the wall clocks of both ends; negative if they disagree.
+        message: the payload, as it came.
+    """
+
+    spot: Spot
+    publish_s: float
+    message: dict[str, Any]
+
+    @property
+    def late_s(self) -> float:
+        """From the action to the arrival: delay in media time, compute and publish in wall clock."""
+        return self.spot.delay_s + self.spot.latency.get("compute", 0.0) + self.publish_s

@@ -50,6 +50,7 @@ class Progress:
 
     seconds: int = 0
     shed: int = 0
+    skipped: int = 0
     spots: int = 0
     started_mono_s: float = 0.0
     last_mono_s: float = 0.0
@@ -108,7 +109,7 @@ class Pipeline:
             try:
                 await self._spot(bundle)
             finally:
-                self.progress.open = False
+                self._finish()
                 self.metrics.stream_up.set(0)
                 self._write_results()
                 await self._stop_delivery()
@@ -157,6 +158,7 @@ class Pipeline:
         statistics = {
             "seconds": p.seconds,
             "seconds_shed": p.shed,
+            "frames_skipped": p.skipped,
             "spots": p.spots,
             "real_time_factor": round(p.factor, 3),
         }
@@ -204,6 +206,7 @@ class Pipeline:
         p.started_mono_s = p.started_mono_s or p.last_mono_s - duration_s
         p.seconds += 1
         p.shed = arrived.counts.shed_seconds
+        p.skipped = arrived.counts.skipped_frames
         self.metrics.stage.labels("second").observe(duration_s)
         self.metrics.seconds.inc()
         self.metrics.count(arrived.counts)
@@ -236,6 +239,15 @@ class Pipeline:
         if self._publisher is not None:
             self._publisher.say(spot, said)
         self._screen.said(spot, said)
+
+    def _finish(self) -> None:
+        p = self.progress
+        p.open = False
+        if p.seconds:
+            log.info(
+                "%d seconds at %.1f times the speed of life, %d spots; %d seconds shed, %d pictures skipped to keep up",
+                *(p.seconds, p.factor, p.spots, p.shed, p.skipped),
+            )
 
     def _write_results(self) -> None:
         if self._config.output.results is not None:

@@ -11,7 +11,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from engines.decider import Spot
+from engines.actions import read_actions
 from engines.errors import DataError, DeliveryError
-from streamer.payload import spot_from_json
-from streamer.publisher import OFFLINE, ONLINE, STOPPED, Client, ConnectFault, connect, parse_broker_url, topics
+from streamer.mqtt import OFFLINE, ONLINE, STOPPED, Client, ConnectFault, connect, parse_broker_url, topics
+from streamer.payload import Received, spot_from_json
 from streamer.screen import clock
+from streamer.summary import summary
 
 log = logging.getLogger("touchline.watch")
 
@@ -32,25 +32,6 @@ _REMEMBERED = 10_000
 _RETRY_S = 0.25
 _ANSWER_S = 10.0
 _REFUSED = 0x80  # codes from here on refuse a subscription
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Received:
-    """A spot as a subscriber met it.
-
-    Attributes:
-        publish_s: from the word to its arrival here, by the wall clocks of both ends; negative if they disagree.
-        message: the payload, as it came.
-    """
-
-    spot: Spot
-    publish_s: float
-    message: dict[str, Any]
-
-    @property
-    def late_s(self) -> float:
-        """From the action to the arrival: delay in media time, compute and publish in wall clock."""
-        return self.spot.delay_s + self.spot.latency.get("compute", 0.0) + self.publish_s
 
 
 class Watcher:
@@ -220,8 +201,5 @@ async def watch(args: argparse.Namespace, console: Console | None = None) -> int
     await watcher.run(until_stopped=args.until_stopped, wait_s=args.wait)
     status = next(iter(watcher.status.values()), {})
     if args.summary is not None and status.get("seconds") != 0:  # a run that saw nothing has said why
-        from engines.actions import read_actions
-        from streamer.demo import summary  # only the demo needs it
-
         console.print(summary(read_actions(args.summary), received, status))
     return 0

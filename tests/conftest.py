@@ -1,6 +1,7 @@
 """What all tests share: the hypothesis profile, the optional shared data, the command as a user runs it."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,3 +97,10 @@ def short_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = (ROOT / "samples" / "broadcast.ts").read_bytes()
     path.write_bytes(data[: len(data) // 4 // 188 * 188])
     return path
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port

@@ -8,7 +8,7 @@ import pytest
 OWNERS = {
     "av": {"streamer/sources/libav.py"},
     "onnxruntime": {"engines/backends/ort.py"},
-    "aiomqtt": {"streamer/publisher.py"},
+    "aiomqtt": {"streamer/mqtt.py"},
     "amqtt": {"streamer/broker.py"},
     "prometheus_client": {"streamer/metrics.py"},
 }

@@ -54,6 +54,8 @@ class Source(Protocol):
 
     info: StreamInfo
     decode_errors: int
+    skipped: int
+    """Packets of pictures left out by `skip`."""
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the stream ends.
@@ -61,6 +63,9 @@ class Source(Protocol):
         Raises:
             SourceError: the stream broke off and nothing more will come.
         """
+
+    def skip(self) -> None:
+        """Leave out pictures, undecoded, up to the next key frame: for who is too late already."""
 
     def close(self) -> None:
         """Release it; safe to call twice."""

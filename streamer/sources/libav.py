@@ -65,6 +65,8 @@ class LibavSource:
         self._resampler: AudioResampler | None = None
         self._resampler_key: tuple[object, ...] = ()
         self.decode_errors = 0
+        self.skipped = 0
+        self._skipping = False
         self._container = _open(url, options, (open_timeout_s, read_timeout_s))
         try:
             self._choose_streams(threads)
@@ -106,6 +108,11 @@ class LibavSource:
                 return
             except (av.FFmpegError, IndexError) as error:
                 raise SourceError(f"{self._name}: the stream broke off: {_reason(error)}.") from error
+            if self._skipping and packet.stream is self._video:
+                if not packet.is_keyframe:
+                    self.skipped += 1
+                    continue
+                self._skipping = False
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
@@ -152,6 +159,10 @@ class LibavSource:
                 samples=samples,
                 arrived_mono_s=time.monotonic(),
             )
+
+    def skip(self) -> None:
+        """Leave out pictures, undecoded, up to the next key frame."""
+        self._skipping = True
 
     def close(self) -> None:
         """Release it; safe to call twice."""

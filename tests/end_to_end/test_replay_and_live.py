@@ -129,3 +129,14 @@ def test_a_reader_that_goes_away_is_no_traceback(start: Start, short_sample: Pat
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stdout = None
+
+
+def test_live_leaves_work_out_rather_than_fall_behind(touchline: Touchline, sample: Path) -> None:
+    """At forty times the speed of life no decoder here keeps up: pictures are skipped, and the file ends in time."""
+    started = time.monotonic()
+    done = touchline("live", sample, "--speed", "40", "--threshold", "0.05")
+    assert done.code == 0, done.err
+    assert time.monotonic() - started < 60
+    skipped = int(done.err.split(" pictures skipped")[0].rsplit(" ", 1)[1])
+    assert skipped > 100
+    assert "125 seconds at" in done.err

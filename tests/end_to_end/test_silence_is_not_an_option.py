@@ -112,13 +112,6 @@ def test_a_server_that_says_nothing_is_one_sentence(touchline: Touchline, silent
     assert "nothing came within the time limit" in done.complaint
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 def test_a_broker_that_refuses_is_one_sentence(touchline: Touchline, short_sample: Path, free_port: int) -> None:
     done = touchline("replay", short_sample, "--mqtt", f"mqtt://user:secret@127.0.0.1:{free_port}")
     assert done.code == 1

@@ -9,7 +9,7 @@ import pytest
 
 from engines.errors import DeliveryError, UsageError
 from streamer.broker import EmbeddedBroker
-from streamer.publisher import connect, parse_broker_url
+from streamer.mqtt import connect, parse_broker_url
 
 
 async def test_a_subscriber_gets_what_was_published() -> None:

@@ -19,8 +19,9 @@ from rich.console import Console
 from engines.actions import Action, read_actions
 from engines.decider import Spot
 from engines.errors import DataError, TouchlineError
-from streamer.demo import match, run, run_both, summary
-from streamer.watch import Received
+from streamer.demo import run, run_both
+from streamer.payload import Received
+from streamer.summary import match, summary
 
 
 def received(label: str, at_s: float, publish_s: float = 0.01, **changes: Any) -> Received:

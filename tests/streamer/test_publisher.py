@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from engines.decider import Spot
 from engines.errors import DeliveryError, UsageError
 from streamer.broker import EmbeddedBroker
+from streamer.mqtt import connect, parse_broker_url, topics
 from streamer.payload import spot_from_json
-from streamer.publisher import Publisher, connect, parse_broker_url, topics
+from streamer.publisher import Publisher
 
 SECRET = "s3cr3t"
 

@@ -15,10 +15,11 @@ from rich.console import Console
 from engines.decider import Spot
 from engines.errors import DeliveryError, UsageError
 from streamer.broker import EmbeddedBroker
-from streamer.payload import spot_to_json
-from streamer.publisher import Publisher, connect, parse_broker_url
+from streamer.mqtt import connect, parse_broker_url
+from streamer.payload import Received, spot_to_json
+from streamer.publisher import Publisher
 from streamer.screen import clock
-from streamer.watch import Received, Watcher, add_arguments, line, watch
+from streamer.watch import Watcher, add_arguments, line, watch
 
 SAID = datetime(2025, 5, 31, 19, 0, 0, 0, UTC)
 NOBODY = "mqtt://127.0.0.1:9"  # the discard port: nothing listens there
