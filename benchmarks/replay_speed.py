@@ -38,13 +38,13 @@ def decode_only(path: Path, threads: int) -> float:
     return time.perf_counter() - started
 
 
-def replay(path: Path, bundle: Path, threads: int) -> tuple[float, int]:
-    """Return the seconds from the first second of media to the last, and how many there were."""
+def replay(path: Path, bundle: Path, threads: int) -> tuple[float, float, int]:
+    """Return the seconds a whole replay takes, those of its start-up, and how many seconds of media there were."""
     ingest = IngestConfig((str(path),), live=False, threads=threads)
     pipeline = Pipeline(RunConfig(bundle, "benchmark", ingest), Silent())
-    started = time.perf_counter()
+    started = time.monotonic()
     asyncio.run(pipeline.run())
-    return time.perf_counter() - started, pipeline.progress.seconds
+    return time.monotonic() - started, pipeline.progress.started_mono_s - started, pipeline.progress.seconds
 
 
 def main() -> None:
@@ -55,20 +55,17 @@ def main() -> None:
     args = parser.parse_args()
     threads = IngestConfig((), live=False).threads
     decode_only(args.file, threads)
-    ratios, decodes, replays, media = [], [], [], 0
+    rows = []
     for run in range(args.runs):
         decoding = decode_only(args.file, threads)
-        replaying, media = replay(args.file, args.bundle, threads)
-        print(
-            f"run {run + 1}: decoding alone {media / decoding:5.1f} x real time, replay {media / replaying:5.1f} x, "
-            f"share {decoding / replaying:.2f}"
-        )
-        decodes.append(media / decoding)
-        replays.append(media / replaying)
-        ratios.append(decoding / replaying)
+        whole, start_up, media = replay(args.file, args.bundle, threads)
+        replaying = whole - start_up
+        rows.append((media / decoding, media / replaying, decoding / replaying, decoding / whole, start_up))
+        print("run {}: decoding alone {:5.1f} x, replay {:5.1f} x, share {:.2f}".format(run + 1, *rows[-1][:3]))
+    alone, speed, share, whole_share, start_up = (statistics.median(column) for column in zip(*rows, strict=True))
     print(
-        f"median of {args.runs}: replay {statistics.median(replays):.1f} x real time, "
-        f"{statistics.median(ratios):.2f} of decoding alone ({statistics.median(decodes):.1f} x); start-up included"
+        f"median of {args.runs}: replay {speed:.1f} x real time, {share:.2f} of decoding alone ({alone:.1f} x); "
+        f"with its start-up of {start_up:.1f} s, {whole_share:.2f} of decoding this short file alone"
     )
 
 

@@ -21,10 +21,12 @@ class IngestConfig:
     read_timeout_s: float = 10.0
     threads: int = 2
     """Decoder threads of a replay; live always takes one, since every further one costs a frame of delay."""
+    ahead_frames: int = 64
+    """Frames, of picture and sound, that a replay decodes ahead."""
     late_s: float = 1.0
     """How far a paced file may fall behind its own clock before pictures are left out up to the next key frame."""
     backlog_s: int = 3
-    """Seconds of media that may wait for the engines live, before the oldest is shed."""
+    """Seconds of media that may wait for the engines; then live sheds the oldest, and a replay waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ nothing that FFmpeg does can hang the streamer.
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -123,7 +124,7 @@ def _main(sender: Connection, config: IngestConfig, spec: PictureSpec) -> None:
     """Read every half and say what was found; the process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
-    outlet = _SheddingOutlet(sender, config.backlog_s) if config.live else _Outlet(sender)
+    outlet = _Outlet(sender, config.backlog_s, shed=config.live)
     try:
         for half, url in enumerate(config.urls, 1):
             _read_half(half, url, config, spec, outlet)
@@ -153,27 +154,25 @@ def _read_half(half: int, url: str, config: IngestConfig, spec: PictureSpec, out
         read_timeout_s=config.read_timeout_s,
         threads=1 if config.live else config.threads,
     )
-    try:
-        outlet.send(Opened(half, source.info))
-        pacer = Pacer(config.speed) if config.speed and source.info.is_file else None
-        error = _read(half, source, Sampler(spec), pacer, outlet, config.late_s)
-    finally:
-        source.close()
+    outlet.send(Opened(half, source.info))
+    pacer = Pacer(config.speed) if config.speed and source.info.is_file else None
+    error = _read(half, source, Sampler(spec), pacer, outlet, config)
+    source.close()  # not when something is raised: the decoding thread may be inside it, and the process ends anyway
     outlet.send(HalfEnded(half, error))
 
 
 def _read(
-    half: int, source: Source, sampler: Sampler, pacer: "Pacer | None", outlet: "_Outlet", late_s: float
+    half: int, source: Source, sampler: Sampler, pacer: "Pacer | None", outlet: "_Outlet", config: IngestConfig
 ) -> str | None:
     """Send every second of a source; return why it broke off, if it did."""
     counts, error = Counts(), None
     try:
-        for frame in source.frames():
+        for frame in source.frames() if config.live else ahead(source.frames(), config.ahead_frames):
             if frame.picture is not None:
                 counts = replace(counts, frames=counts.frames + 1, corrupt_frames=counts.corrupt_frames + frame.corrupt)
             if pacer is not None:
                 frame = pacer.wait(frame)
-                if pacer.late_s > late_s:
+                if pacer.late_s > config.late_s:
                     source.skip()
             for second in sampler.push(frame):
                 outlet.send(Arrived(half, second, _counted(counts, source, sampler)))
@@ -189,6 +188,25 @@ def _read(
 def _counted(counts: Counts, source: Source, sampler: Sampler) -> Counts:
     repairs = dict(sampler.timeline.repairs)
     return replace(counts, decode_errors=source.decode_errors, skipped_frames=source.skipped, repairs=repairs)
+
+
+def ahead(frames: Iterator[Frame], limit: int) -> Iterator[Frame]:
+    """Yield the same frames, decoded ahead by a thread, at most `limit` of them: resizing need not stop decoding."""
+    ready: queue.Queue[Frame | BaseException | None] = queue.Queue(limit)
+
+    def decode() -> None:
+        try:
+            for frame in frames:
+                ready.put(frame)
+            ready.put(None)
+        except BaseException as error:  # handed to whoever consumes
+            ready.put(error)
+
+    threading.Thread(target=decode, name="decode", daemon=True).start()
+    while (item := ready.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        yield item
 
 
 class Pacer:
@@ -218,47 +236,50 @@ class Pacer:
 
 
 class _Outlet:
-    """Sends messages to the streamer, waiting until they are taken."""
+    """Sends messages from a thread of its own, so that decoding goes on while the engines compute.
 
-    def __init__(self, sender: Connection) -> None:
-        self._sender = sender
+    Args:
+        sender: the pipe to the streamer.
+        backlog_s: seconds of media that may be pending.
+        shed: when as many are pending, shed the oldest (live) instead of waiting (replay).
+    """
 
-    def send(self, message: Message | TouchlineError) -> None:
-        self._sender.send(message)
-
-    def close(self) -> None:
-        self._sender.close()
-
-
-class _SheddingOutlet(_Outlet):
-    """Sends messages without ever waiting; sheds the oldest second when too many are pending."""
-
-    def __init__(self, sender: Connection, backlog_s: int) -> None:
-        super().__init__(sender)
+    def __init__(self, sender: Connection, backlog_s: int, *, shed: bool) -> None:
+        self._sender, self._backlog_s, self._shed = sender, backlog_s, shed
         self._pending: deque[Message | TouchlineError] = deque()
-        self._backlog_s = backlog_s
-        self._shed = 0
+        self._shed_seconds = 0
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._gone = False
         self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
         self._thread.start()
 
     def send(self, message: Message | TouchlineError) -> None:
+        """Hand a message over.
+
+        Raises:
+            BrokenPipeError: nobody listens any more.
+        """
         with self._changed:
-            seconds = [m for m in self._pending if isinstance(m, Arrived)]
-            if isinstance(message, Arrived) and len(seconds) >= self._backlog_s:
-                self._pending.remove(seconds[0])
-                self._shed += 1
+            if isinstance(message, Arrived):
+                if self._shed and len(self._seconds()) >= self._backlog_s:
+                    self._pending.remove(self._seconds()[0])
+                    self._shed_seconds += 1
+                self._changed.wait_for(lambda: self._gone or len(self._seconds()) < self._backlog_s)
+            if self._gone:
+                raise BrokenPipeError
             self._pending.append(message)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Send what is pending, then end."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
-        super().close()
+        self._sender.close()
+
+    def _seconds(self) -> list[Arrived]:
+        return [m for m in self._pending if isinstance(m, Arrived)]
 
     def _run(self) -> None:
         while True:
@@ -267,11 +288,15 @@ class _SheddingOutlet(_Outlet):
                 if not self._pending:
                     return
                 message = self._pending.popleft()
-                pending = sum(isinstance(m, Arrived) for m in self._pending)
+                self._changed.notify_all()
+                pending = len(self._seconds())
             if isinstance(message, Arrived):
-                counts = replace(message.counts, shed_seconds=self._shed, pending_seconds=pending)
+                counts = replace(message.counts, shed_seconds=self._shed_seconds, pending_seconds=pending)
                 message = replace(message, counts=counts)
             try:
                 self._sender.send(message)
             except (BrokenPipeError, ConnectionResetError):
+                with self._changed:
+                    self._gone = True
+                    self._changed.notify_all()
                 return

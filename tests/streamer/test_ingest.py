@@ -9,7 +9,7 @@ from fakes import FlatPicture, second
 
 from engines.errors import SourceError
 from streamer.config import IngestConfig
-from streamer.ingest import Arrived, Counts, HalfEnded, Ingest, Message, Opened, Pacer, _SheddingOutlet
+from streamer.ingest import Arrived, Counts, HalfEnded, Ingest, Message, Opened, Pacer, _Outlet
 from streamer.sampler import PictureSpec
 from streamer.sources.base import Frame
 
@@ -18,7 +18,7 @@ SPEC = PictureSpec(rate=2, width=16, height=8)
 
 def test_live_sheds_the_oldest_second_when_nobody_takes_them() -> None:
     receiver, sender = Pipe(duplex=False)
-    outlet = _SheddingOutlet(sender, backlog_s=2)
+    outlet = _Outlet(sender, backlog_s=2, shed=True)
     for k in range(6):
         outlet.send(Arrived(1, second(k), Counts()))
         time.sleep(0.05)  # the first is on its way: it no longer fits into the pipe, and waits there
