@@ -6,7 +6,7 @@ One direction. The thread that computes never waits for an output; outputs are t
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -90,6 +90,8 @@ class Pipeline:
         self._publisher: Publisher | None = None
         self._spots: list[Spot] = []
         self._broken: str | None = None
+        self._fault: Exception | None = None
+        self._stop: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Run until the stream ends.
@@ -170,6 +172,7 @@ class Pipeline:
         spec = PictureSpec(pictures.rate, pictures.width, pictures.height, pictures.resize_filter)
         loop = asyncio.get_running_loop()
         with Ingest(self._config.ingest, spec) as ingest:
+            self._stop = ingest.stop
             work = asyncio.create_task(asyncio.to_thread(self._compute, ingest, bundle, loop), name="touchline-compute")
             try:
                 await asyncio.shield(work)
@@ -177,6 +180,8 @@ class Pipeline:
                 ingest.stop()
                 await asyncio.wait([work])
                 raise
+        if self._fault is not None:
+            raise self._fault
 
     def _compute(self, ingest: Ingest, bundle: Bundle, loop: asyncio.AbstractEventLoop) -> None:
         """Feed every second to the middle; runs in a thread of its own."""
@@ -184,7 +189,7 @@ class Pipeline:
         for message in ingest.messages():
             if isinstance(message, Opened):
                 spotter = Spotter(bundle, self._config.stream, message.half)
-                loop.call_soon_threadsafe(self._on_opened, message)
+                loop.call_soon_threadsafe(self._tell, self._on_opened, message)
             elif isinstance(message, Arrived):
                 assert spotter is not None
                 started = time.monotonic()
@@ -192,7 +197,7 @@ class Pipeline:
                 done = time.monotonic()
                 self._advance(message, done - started)
                 self._say(spots, done - message.second.arrived_mono_s, loop)
-                loop.call_soon_threadsafe(self._on_advanced, message.second.index + 1)
+                loop.call_soon_threadsafe(self._tell, self._on_advanced, message.second.index + 1)
             elif isinstance(message, HalfEnded):
                 assert spotter is not None
                 started = time.monotonic()
@@ -217,7 +222,15 @@ class Pipeline:
     def _say(self, spots: list[Spot], compute_s: float, loop: asyncio.AbstractEventLoop) -> None:
         for spot in spots:
             spot = replace(spot, latency={**spot.latency, "compute": round(compute_s, 6)})
-            loop.call_soon_threadsafe(self._on_spot, spot, datetime.now(UTC))
+            loop.call_soon_threadsafe(self._tell, self._on_spot, spot, datetime.now(UTC))
+
+    def _tell(self, output: Callable[..., None], *what: object) -> None:
+        """Call an output on the event loop; its first fault ends the run, instead of vanishing in the loop."""
+        try:
+            output(*what)
+        except Exception as fault:
+            self._fault = self._fault or fault
+            self._stop()
 
     def _on_opened(self, opened: Opened) -> None:
         self.progress.open = True
