@@ -2,6 +2,7 @@
 # make demo    the sample broadcast through the whole live path       (SPEED=8 for faster)
 # make test    the whole test suite                                   (takes torch for the CPU)
 # make check   linters, types, import rules
+# make train-setup  torch for the CPU, for touchline train
 # make bundle  train the shipped bundle again: make bundle DATA=…     (under an hour on two cores)
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: setup demo test check bundle clean
+.PHONY: help setup train-setup demo test check bundle clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +35,8 @@ $(VENV)/.dev: $(VENV)/.runtime deploy/install_torch.py
 	@$(BIN)/python deploy/install_torch.py
 	@$(PIP) install -c constraints.txt -e '.[broker,train,dev]'
 	@touch $@
+
+train-setup: $(VENV)/.dev
 
 demo: setup
 	@$(BIN)/touchline demo --speed $(SPEED)

@@ -12,9 +12,10 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from engines.errors import TouchlineError
+from engines.errors import TouchlineError, UsageError
 from streamer.config import IngestConfig, OutputConfig, RunConfig
 
 INTERRUPTED, BUG = 130, 70
@@ -68,7 +69,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     for name, (module, summary) in _MODULES.items():
         own = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == command:
-            implementation = importlib.import_module(module)
+            implementation = _import(module)
             implementation.add_arguments(own)
             own.set_defaults(run=implementation.run)
     return parser
@@ -81,6 +82,19 @@ _MODULES = {
     "train": ("training.train", "train a recipe and write its bundle (needs the train extra)"),
 }
 """Commands that bring their own arguments; torch and aiomqtt cost seconds to import."""
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name in _EXTRAS:
+            raise UsageError(f"This command needs {error.name}; install it with: make train-setup.") from error
+        raise
+
+
+_EXTRAS = ("torch", "onnx")
+"""What the run-time set leaves out."""
 
 
 def _add_live(commands: "Commands") -> None:
