@@ -1,6 +1,7 @@
 """What all tests share: the hypothesis profile, the optional shared data, the command as a user runs it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # as in a terminal, even where whoever runs the tests ignores Ctrl-C (a background job does)
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             **options,
         )
