@@ -130,7 +130,7 @@ class Pipeline:
         timed = {name: TimedEngine(engine, name, self.metrics) for name, engine in bundle.front_ends.items()}
         label = max(manifest.labels, key=manifest.promised_delay_s)
         log.info(
-            "bundle %s (%s): a spot is said at most %.1f s after its action (look-ahead %.1f, hold %.1f, grid 1.0)",
+            "bundle %s (%s): a spot is said at most %.2f s after its action (look-ahead %.2f, hold %.2f, grid 1.00)",
             manifest.name,
             bundle.digest[:12],
             manifest.promised_delay_s(label),
