@@ -157,7 +157,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, ingest: IngestConfig, results: Path | None = None) -> int:
-    from streamer.pipeline import run
+    from streamer.pipeline import Pipeline
     from streamer.screen import JsonScreen, TerminalScreen
 
     output = OutputConfig(
@@ -171,7 +171,7 @@ def _run(args: argparse.Namespace, ingest: IngestConfig, results: Path | None = 
     config = RunConfig(args.bundle, args.stream, ingest, output, threshold=args.threshold)
     screen = TerminalScreen() if sys.stdout.isatty() and not args.json else JsonScreen()
     with screen if isinstance(screen, TerminalScreen) else nullcontext():
-        asyncio.run(_interruptible(run(config, screen)))
+        asyncio.run(_interruptible(Pipeline(config, screen).run()))
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from engines.backends.base import Array, Engine
 from engines.bundle import Bundle, open_bundle
 from engines.decider import Spot
-from engines.errors import SourceError, TouchlineError
+from engines.errors import SourceError
 from engines.spotter import Spotter
 from streamer.broker import EmbeddedBroker
 from streamer.config import RunConfig
@@ -113,8 +113,10 @@ class Pipeline:
             finally:
                 self._finish()
                 self.metrics.stream_up.set(0)
-                self._write_results()
-                await self._stop_delivery()
+                try:
+                    self._write_results()
+                finally:
+                    await self._stop_delivery()
         if self._broken:
             raise SourceError(self._broken)
 
@@ -272,14 +274,3 @@ class Pipeline:
         if self._publisher is not None and not self._publisher.connected:
             return "the broker is not connected"
         return None
-
-
-async def run(config: RunConfig, screen: Screen) -> None:
-    """Run a pipeline; see Pipeline.run."""
-    try:
-        await Pipeline(config, screen).run()
-    except BaseExceptionGroup as group:  # several outputs failed at once: say the first
-        for error in group.exceptions:
-            if isinstance(error, TouchlineError):
-                raise error from None
-        raise
