@@ -200,6 +200,10 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{path}: stream {stream.name} must have pictures if, and only if, it is visual.")
     if sum(stream.modality == "visual" for stream in manifest.streams) != 1:
         raise BundleError(f"{path}: exactly one visual stream is supported.")
+    if manifest.head.look_ahead_s % 1:
+        raise BundleError(
+            f"{path}: the head looks {manifest.head.look_ahead_s} s ahead; only whole seconds are supported."
+        )
     if manifest.head.look_ahead_s >= manifest.head.rows:
         raise BundleError(
             f"{path}: a window of {manifest.head.rows} rows cannot look {manifest.head.look_ahead_s} s ahead."

@@ -124,7 +124,8 @@ class LocalMaxDecider:
     def _spot(self, c: int, row: "_Row") -> Spot:
         label, time_us, newest = self._labels[c], int(row.times_us[c]), self._rows[-1].scores.newest
         grid_us = _US - time_us % _US  # to the end of the second it happened in
-        delay_us = (newest + 1) * _US - time_us
+        seen_us = max((newest + 1) * _US, time_us + grid_us)  # at a stream's end a displacement may point beyond it
+        delay_us = seen_us - time_us
         look_ahead_us = min(round(self._look_ahead_s * _US), delay_us - grid_us)  # cut short at an epoch's end
         parts_us = {"grid": grid_us, "look_ahead": look_ahead_us, "hold": delay_us - grid_us - look_ahead_us}
         return Spot(
@@ -135,7 +136,7 @@ class LocalMaxDecider:
             label=label,
             media_time=time_us / _US,
             confidence=float(row.scores.scores_C[c]),
-            emitted_at=float(newest + 1),
+            emitted_at=seen_us / _US,
             latency={part: us / _US for part, us in parts_us.items()},
             flags=tuple(sorted(row.scores.flags)),
         )

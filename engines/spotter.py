@@ -30,7 +30,7 @@ class Spotter:
         self._decider = LocalMaxDecider(manifest, stream, half)
 
     def push(self, second: Second) -> list[Spot]:
-        """Take one second; return the spots that are now settled, in the order of their times."""
+        """Take one second; return the spots that it settles."""
         return self.decide(self.score(second))
 
     def score(self, second: Second) -> list[Scores]:

@@ -57,7 +57,7 @@ class RollingWindow:
             done += self.flush()
             self._clear(embeddings.epoch, first=embeddings.index)
         for missing in range(self._newest + 1, embeddings.index):
-            done += self._append(self._empty(missing, frozenset({GAP})))
+            done += self._append(self._empty(missing, frozenset({GAP})), newest=embeddings.index)
         return done + self._append(embeddings)
 
     def flush(self) -> list[Window]:

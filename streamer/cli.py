@@ -133,7 +133,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=_share, metavar="P", help="say every spot of at least this confidence")
     parser.add_argument("--mqtt", metavar="URL", help="publish to this broker: mqtt://[user:password@]host[:port]")
     parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
-    parser.add_argument("--broker", action="store_true", help="start an MQTT broker on loopback and publish to it")
+    parser.add_argument(
+        "--broker",
+        action="store_true",
+        help="start an MQTT broker on loopback, and publish to it unless --mqtt says where",
+    )
     parser.add_argument("--broker-port", type=_port, default=1883, metavar="PORT", help="its port (default 1883)")
     parser.add_argument("--metrics-port", type=_port, metavar="PORT", help="serve /metrics, /healthz, /readyz here")
     parser.add_argument(

@@ -80,7 +80,11 @@ class Ingest:
         self._sender = sender
 
     def __enter__(self) -> "Ingest":
-        self._process.start()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+        self._process.start()  # it inherits that Ctrl-C is ignored, from its first moment
+        if in_main_thread:
+            signal.signal(signal.SIGINT, before)
         self._sender.close()  # so that the end of the process is the end of the pipe
         return self
 
@@ -126,10 +130,11 @@ def _main(sender: Connection, config: IngestConfig, spec: PictureSpec) -> None:
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     outlet = _Outlet(sender, config.backlog_s, shed=config.live)
     try:
-        for half, url in enumerate(config.urls, 1):
-            _read_half(half, url, config, spec, outlet)
-    except TouchlineError as error:
-        outlet.send(error)
+        try:
+            for half, url in enumerate(config.urls, 1):
+                _read_half(half, url, config, spec, outlet)
+        except TouchlineError as error:
+            outlet.send(error)
     except (BrokenPipeError, ConnectionResetError):
         return  # nobody listens any more
     finally:
@@ -172,7 +177,7 @@ def _read(
                 counts = replace(counts, frames=counts.frames + 1, corrupt_frames=counts.corrupt_frames + frame.corrupt)
             if pacer is not None:
                 frame = pacer.wait(frame)
-                if pacer.late_s > config.late_s:
+                if frame.picture is not None and pacer.late_s > config.late_s:
                     source.skip()
             for second in sampler.push(frame):
                 outlet.send(Arrived(half, second, _counted(counts, source, sampler)))
@@ -213,6 +218,7 @@ class Pacer:
     """Holds frames back until they are due, so that a file plays at `speed` times the speed of life."""
 
     _RE_ANCHOR_US = 10_000_000
+    _STEP_US = 40_000  # of a picture without a timestamp
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
@@ -222,8 +228,9 @@ class Pacer:
 
     def wait(self, frame: Frame) -> Frame:
         """Sleep until the frame is due; return it with its arrival time. Sound goes with the pictures around it."""
-        if frame.picture is not None and frame.pts is not None:
-            at_us = to_us(frame.pts, frame.time_base)
+        if frame.picture is not None:
+            missing = frame.pts is None
+            at_us = self._last_us + self._STEP_US if missing else to_us(frame.pts or 0, frame.time_base)
             now = time.monotonic()
             if self._anchor is None or abs(at_us - self._last_us) > self._RE_ANCHOR_US:
                 self._anchor = (now, at_us)
@@ -295,8 +302,10 @@ class _Outlet:
                 message = replace(message, counts=counts)
             try:
                 self._sender.send(message)
-            except (BrokenPipeError, ConnectionResetError):
+            except BaseException as error:
                 with self._changed:
                     self._gone = True
                     self._changed.notify_all()
-                return
+                if isinstance(error, BrokenPipeError | ConnectionResetError):
+                    return
+                raise

@@ -59,16 +59,16 @@ class Metrics:
             "touchline_last_frame_timestamp_seconds", "Wall clock when the newest second of media arrived.", registry=r
         )
         self.media_time = Gauge("touchline_media_time_seconds", "End of the newest second processed.", registry=r)
-        self._counts = Counts()
+        self._counts, self._half = Counts(), 0
         self.seconds_dropped.labels("shed")
         for cause in ("decode_error", "corrupt", "late"):
             self.frames_dropped.labels(cause)
 
-    def count(self, counts: Counts) -> None:
-        """Take over what the reading process has counted since the last call."""
+    def count(self, half: int, counts: Counts) -> None:
+        """Take over what the reading process has counted since the last call; each half starts from zero."""
         last, self._counts = self._counts, counts
-        if counts.frames < last.frames:  # the next half starts from zero
-            last = Counts(shed_seconds=last.shed_seconds)
+        if half != self._half:
+            last, self._half = Counts(shed_seconds=last.shed_seconds), half
         self.frames.inc(counts.frames - last.frames)
         self.frames_dropped.labels("decode_error").inc(counts.decode_errors - last.decode_errors)
         self.frames_dropped.labels("corrupt").inc(counts.corrupt_frames - last.corrupt_frames)

@@ -63,7 +63,11 @@ def spot_from_json(text: str | bytes) -> tuple[Spot, datetime]:
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"This message is not a spot: {where + ': ' if where else ''}{first['msg']}.") from error
     fields = message.model_dump(exclude={"said_utc"})
-    return Spot(**fields | {"flags": tuple(message.flags)}), message.said_utc.astimezone(UTC)
+    try:
+        said_utc = message.said_utc.astimezone(UTC)
+    except OverflowError as error:
+        raise DataError("This message is not a spot: said_utc is out of range.") from error
+    return Spot(**fields | {"flags": tuple(message.flags)}), said_utc
 
 
 def utc_text(instant: datetime) -> str:

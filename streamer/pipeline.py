@@ -19,10 +19,10 @@ from engines.errors import SourceError
 from engines.spotter import Spotter
 from streamer.broker import EmbeddedBroker
 from streamer.config import RunConfig
-from streamer.ingest import Arrived, HalfEnded, Ingest, Opened
+from streamer.ingest import Arrived, HalfEnded, Ingest, Message, Opened
 from streamer.metrics import Metrics
+from streamer.mqtt import parse_broker_url
 from streamer.publisher import Publisher
-from streamer.redact import redact
 from streamer.results import write_results
 from streamer.sampler import PictureSpec
 from streamer.sources.base import StreamInfo
@@ -46,7 +46,7 @@ class Screen(Protocol):
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is; written by the computing thread, read by everyone."""
+    """How far a run is; what the command and the metrics tell of it."""
 
     seconds: int = 0
     shed: int = 0
@@ -58,9 +58,9 @@ class Progress:
 
     @property
     def factor(self) -> float:
-        """Media seconds processed per second of wall clock since the first one arrived."""
+        """Media seconds processed per second of wall clock, since the first one was done."""
         elapsed = self.last_mono_s - self.started_mono_s
-        return self.seconds / elapsed if elapsed > 0 else 0.0
+        return (self.seconds - 1) / elapsed if elapsed > 0 else 0.0
 
 
 class TimedEngine:
@@ -153,7 +153,7 @@ class Pipeline:
             return
         self._publisher = Publisher(url, self._config.stream, prefix=output.mqtt_prefix, observer=self.metrics)
         await self._publisher.start()
-        log.info("publishing to %s", redact(url))
+        log.info("publishing to %s", parse_broker_url(url))
 
     async def _stop_delivery(self) -> None:
         if self._publisher is None:
@@ -188,35 +188,48 @@ class Pipeline:
     def _compute(self, ingest: Ingest, bundle: Bundle, loop: asyncio.AbstractEventLoop) -> None:
         """Feed every second to the middle; runs in a thread of its own."""
         spotter: Spotter | None = None
-        for message in ingest.messages():
-            if isinstance(message, Opened):
-                spotter = Spotter(bundle, self._config.stream, message.half)
-                loop.call_soon_threadsafe(self._tell, self._on_opened, message)
-            elif isinstance(message, Arrived):
-                assert spotter is not None
-                started = time.monotonic()
-                spots = spotter.push(message.second)
-                done = time.monotonic()
-                self._advance(message, done - started)
-                self._say(spots, done - message.second.arrived_mono_s, loop)
-                loop.call_soon_threadsafe(self._tell, self._on_advanced, message.second.index + 1)
-            elif isinstance(message, HalfEnded):
-                assert spotter is not None
-                started = time.monotonic()
-                spots = spotter.flush()
-                self._say(spots, time.monotonic() - started, loop)
-                self._broken = message.error or self._broken
+        try:
+            for message in ingest.messages():
+                spotter = self._take(message, spotter, bundle, loop)
+        except SourceError:
+            if spotter is not None:
+                self._say(spotter.flush(), 0.0, loop)  # the reading process died: say what is pending
+            raise
+
+    def _take(
+        self, message: Message, spotter: Spotter | None, bundle: Bundle, loop: asyncio.AbstractEventLoop
+    ) -> Spotter | None:
+        """Work on one message; return the spotter of the half that is running."""
+        if isinstance(message, Opened):
+            spotter = Spotter(bundle, self._config.stream, message.half)
+            loop.call_soon_threadsafe(self._tell, self._on_opened, message)
+        elif isinstance(message, Arrived):
+            assert spotter is not None
+            started = time.monotonic()
+            spots = spotter.push(message.second)
+            done = time.monotonic()
+            self._advance(message, done - started)
+            self._say(spots, done - message.second.arrived_mono_s, loop)
+            loop.call_soon_threadsafe(self._tell, self._on_advanced, message.second.index + 1)
+        elif isinstance(message, HalfEnded):
+            assert spotter is not None
+            started = time.monotonic()
+            spots = spotter.flush()
+            self._say(spots, time.monotonic() - started, loop)
+            self._broken = self._broken or message.error
+            return None
+        return spotter
 
     def _advance(self, arrived: Arrived, duration_s: float) -> None:
         p = self.progress
         p.last_mono_s = time.monotonic()
-        p.started_mono_s = p.started_mono_s or p.last_mono_s - duration_s
+        p.started_mono_s = p.started_mono_s or p.last_mono_s  # the first second is where counting starts
         p.seconds += 1
         p.shed = arrived.counts.shed_seconds
         p.skipped = arrived.counts.skipped_frames
         self.metrics.stage.labels("second").observe(duration_s)
         self.metrics.seconds.inc()
-        self.metrics.count(arrived.counts)
+        self.metrics.count(arrived.half, arrived.counts)
         self.metrics.last_frame.set(time.time() - (time.monotonic() - arrived.second.arrived_mono_s))
         self.metrics.media_time.set(arrived.second.index + 1)
         self.metrics.real_time_factor.set(p.factor)
@@ -265,7 +278,7 @@ class Pipeline:
             )
 
     def _write_results(self) -> None:
-        if self._config.output.results is not None:
+        if self._config.output.results is not None and self.progress.seconds:  # nothing seen: leave the old file
             write_results(self._config.output.results, self._spots, self._config.stream)
 
     def _not_ready(self) -> str | None:

@@ -8,6 +8,7 @@ import re
 
 _CREDENTIALS = re.compile(r"(?<=://)\S*@")
 _BARE_CREDENTIALS = re.compile(r"(?<!\S)[^\s/:]+:[^\s/]+@")
+_BEFORE_HOST = re.compile(r"^([a-z0-9+.-]+:/*)?(?=.*@)(?:(?<=/)|(?=[^@]*:)).*@", re.S | re.I)
 _QUERY = re.compile(r"(?<=\?)[^\s'\"]+")
 
 
@@ -16,3 +17,8 @@ def redact(text: str) -> str:
     if "://" in text:
         return _QUERY.sub("…", _CREDENTIALS.sub("", text))
     return _BARE_CREDENTIALS.sub("", text)
+
+
+def redact_url(url: str) -> str:
+    """Return one URL (mistyped ones too) without whatever stands before its last `@`, if a `:` stands there."""
+    return redact(_BEFORE_HOST.sub(r"\1", url))

@@ -21,12 +21,13 @@ def write_results(path: Path, spots: Sequence[Spot], name: str) -> None:
     """
     ordered = sorted(spots, key=lambda s: (s.half, s.media_time, s.label))
     content = {"UrlLocal": name, "predictions": [_prediction(spot) for spot in ordered]}
-    part = path.with_name(path.name + ".part")
     try:
+        part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: the results cannot be written ({error.strerror}).") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: the results cannot be written ({reason}).") from error
 
 
 def _prediction(spot: Spot) -> dict[str, str]:

@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation
 
 from engines.errors import SourceError
 from engines.second import FLOAT32, SAMPLE_RATE_HZ, UINT8
-from streamer.redact import redact
+from streamer.redact import redact, redact_url
 from streamer.sources.base import Frame, StreamInfo
 
 RESIZE_FILTERS = {"area": Interpolation.AREA, "bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
@@ -34,7 +34,11 @@ class LibavPicture:
 
     def rgb(self, width: int, height: int, resize_filter: str) -> UINT8:
         """Return uint8 RGB (height, width, 3); see RESIZE_FILTERS for the names."""
-        small = self._frame.reformat(width, height, format="rgb24", interpolation=RESIZE_FILTERS[resize_filter])
+        interpolation = RESIZE_FILTERS[resize_filter]
+        try:
+            small = self._frame.reformat(width, height, format="rgb24", interpolation=interpolation)
+        except av.FFmpegError as error:
+            raise SourceError(f"A picture cannot be converted to RGB: {_reason(error)}.") from error
         return cast(UINT8, small.to_ndarray())
 
 
@@ -61,12 +65,13 @@ class LibavSource:
         read_timeout_s: float = 10.0,
         threads: int = 1,
     ) -> None:
-        self._name = redact(url)
+        self._name = redact_url(url)
         self._resampler: AudioResampler | None = None
         self._resampler_key: tuple[object, ...] = ()
         self.decode_errors = 0
         self.skipped = 0
         self._skipping = False
+        self._resume_pts: int | None = None  # of the key frame that ended a skip, until it is out of the decoder
         self._container = _open(url, options, (open_timeout_s, read_timeout_s))
         try:
             self._choose_streams(threads)
@@ -108,11 +113,11 @@ class LibavSource:
                 return
             except (av.FFmpegError, IndexError) as error:
                 raise SourceError(f"{self._name}: the stream broke off: {_reason(error)}.") from error
-            if self._skipping and packet.stream is self._video:
+            if self._skipping and packet.stream is self._video and packet.size:
                 if not packet.is_keyframe:
                     self.skipped += 1
                     continue
-                self._skipping = False
+                self._skipping, self._resume_pts = False, packet.pts
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
@@ -128,6 +133,8 @@ class LibavSource:
         if not (0 < frame.width <= _MAX_SIZE_PX and 0 < frame.height <= _MAX_SIZE_PX):
             self.decode_errors += 1
             return
+        if self._resume_pts is not None and (frame.pts is None or frame.pts >= self._resume_pts):
+            self._resume_pts = None
         base = frame.time_base or self._video.time_base or Fraction(1, 90_000)
         yield Frame(
             pts=frame.pts,
@@ -161,8 +168,8 @@ class LibavSource:
             )
 
     def skip(self) -> None:
-        """Leave out pictures, undecoded, up to the next key frame."""
-        self._skipping = True
+        """Leave out pictures, undecoded, up to the next key frame; none more until that one has come out."""
+        self._skipping = self._resume_pts is None
 
     def close(self) -> None:
         """Release it; safe to call twice."""
@@ -171,7 +178,7 @@ class LibavSource:
 
 
 def _open(url: str, options: Mapping[str, str] | None, timeouts: tuple[float, float]) -> InputContainer:
-    name = redact(url)
+    name = redact_url(url)
     try:
         return av.open(url, options=dict(options or {}), timeout=timeouts, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:

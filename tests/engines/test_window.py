@@ -54,3 +54,4 @@ def test_a_shed_second_leaves_a_gap_and_a_flag() -> None:
     assert contents(done) == [[0, 0, 1], [0, 1, 0], [1, 0, 3]]
     assert [w.has_picture for w in done] == [True, False, True]
     assert [GAP in w.flags for w in done] == [False, True, True]
+    assert [w.newest for w in done] == [0, 2, 2]  # the hole is scored when the second after it was seen

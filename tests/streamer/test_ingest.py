@@ -68,6 +68,15 @@ def test_what_the_process_cannot_open_is_an_error_here() -> None:
         list(ingest.messages())
 
 
+def test_pictures_without_timestamps_are_paced_too() -> None:
+    pacer = Pacer(speed=10.0)
+    frames = [Frame(None, Fraction(1, 90_000), picture=FlatPicture(0)) for _ in range(26)]
+    started = time.monotonic()
+    for frame in frames:
+        pacer.wait(frame)
+    assert time.monotonic() - started >= 0.099
+
+
 def test_a_file_is_paced_by_its_own_clock() -> None:
     pacer = Pacer(speed=10.0)
     frames = [Frame(i * 9_000, Fraction(1, 90_000), picture=FlatPicture(0)) for i in range(11)]

@@ -1,6 +1,6 @@
 import pytest
 
-from streamer.redact import redact
+from streamer.redact import redact, redact_url
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,20 @@ from streamer.redact import redact
 )
 def test_no_secret_of_a_url_is_shown(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp:/user:secret@host/x", "rtsp:/host/x"),
+        ("rtsp//user:secret@host/x", "host/x"),
+        ("rtsp://u:a secret@h/x", "rtsp://h/x"),
+        ("rtsp://user:se/cr?et#@camera/main", "rtsp://camera/main"),
+        ("rtsp://user@camera/main", "rtsp://camera/main"),
+        ("rtsp://camera/main", "rtsp://camera/main"),
+        ("/videos/me@home.mp4", "/videos/me@home.mp4"),
+        ("match.ts", "match.ts"),
+    ],
+)
+def test_a_mistyped_url_shows_no_secret_either(url: str, shown: str) -> None:
+    assert redact_url(url) == shown

@@ -29,6 +29,12 @@ def test_results_are_in_soccernets_format(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", [".", "absent/results.json"])
+def test_a_path_that_is_no_file_is_one_sentence(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="cannot be written"):
+        write_results(Path(name) if name == "." else tmp_path / name, some_spots(), "match")
+
+
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "results_spotting.json"
     path.write_text("old")
