@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import importlib
 import logging
 import os
@@ -34,13 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our spots has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            return _bug()
+        if error.errno == errno.ENOSPC:
+            print("touchline: the output cannot be written: the disk is full.", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unwritten has nowhere to go
         return 1
     except Exception:
-        traceback.print_exc()
-        print("touchline: this is a bug; please report it with the lines above.", file=sys.stderr)
-        return BUG
+        return _bug()
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    print("touchline: this is a bug; please report it with the lines above.", file=sys.stderr)
+    return BUG
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -1,6 +1,8 @@
 """Every fault that a user can cause: continued work with a flag, or one sentence and exit code 1."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,3 +188,15 @@ def test_odd_streams_are_watched_or_refused_in_one_sentence(
         assert done.complaint
     else:
         assert done.spots
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is not there")
+def test_a_full_disk_is_one_sentence(root: Path, short_sample: Path) -> None:
+    command = [sys.executable, "-m", "streamer", "replay", str(short_sample), "--threshold", "0.02"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, cwd=root, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100, check=False
+        )
+    assert done.returncode == 1
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
