@@ -6,12 +6,13 @@ every graph. What is wrong is said in one sentence (BundleError).
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.backends.base import Engine, Shape
 from engines.errors import BundleError
@@ -46,12 +47,18 @@ class State(_Strict):
 
 
 class ModalityStream(_Strict):
-    """One embedding's way: a front end's graph and what it needs."""
+    """One embedding's way: a front end's graph and what it needs, or the feature files that its rows come from."""
 
     name: str
-    modality: Literal["visual", "audio"]
-    file: str
-    rate: Literal[1] = 1
+    modality: Literal["visual", "audio", "other"]
+    file: str | None
+    """The front end's graph; None where rows come from feature files alone."""
+    features: str | None = None
+    """Feature files that hold its rows, in SoccerNet's layout; see `Manifest.features_of`."""
+    columns: tuple[int, int] | None = None
+    """Which columns of the feature files are this stream's, from and up to; None means all."""
+    rate: Literal[1, 2, 4, 5, 10] = 1
+    """Rows a second."""
     width: Count
     look_behind_s: SecondsSpan = 0
     look_ahead_s: Literal[0] = 0
@@ -60,23 +67,46 @@ class ModalityStream(_Strict):
 
 
 class HeadSpec(_Strict):
-    """The spotting head's graph: windows of rows in, scores (and displacement) of one row out."""
+    """The spotting head's graph: windows of rows in, scores (and displacement) out."""
 
     file: str
     kind: str
     rows: Count
+    """Window length L."""
     look_ahead_s: SecondsSpan
-    """Rows of the window after the one the score is for, in seconds."""
+    """Rows of the window after the last one whose scores it makes final, in seconds."""
+    outputs: Literal["row", "chunk"] = "row"
+    """Whether the graph scores one row of its window, or every row of it (CALF)."""
+    window_stride_rows: Count = 1
+    """Rows from one window to the next; as many rows become final with each."""
+    edges: Literal["zeros", "repeat", "inside"] = "zeros"
+    """Beyond the first and the last row: rows of zeros, copies of the nearest row, or windows that stay inside (the
+    first and the last one then score up to the end; for rules that wait for the whole half)."""
+    row_time_s: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """From a row's start to the time that its scores are for."""
+    unscored_rows: Annotated[int, Field(ge=0, le=100)] = 0
+    """Rows at the end of a half that are never scored; the originals leave out one or two."""
     max_displacement_s: SecondsSpan = 0
+    """0: the graph has no displacement output."""
 
 
 class Decision(_Strict):
     """How a label's scores become spots."""
 
-    rule: Literal["local-max"] = "local-max"
+    rule: Literal["local-max", "greedy"] = "local-max"
+    """`greedy` is the originals' suppression over the whole half."""
     threshold: Share
-    radius_s: SecondsSpan
+    radius_s: SecondsSpan | None = None
+    """Of local-max."""
+    window_s: SecondsSpan | None = None
+    """Of greedy: length of the window around a spot, as the originals give it."""
     provisional_threshold: Share | None = None
+
+    @model_validator(mode="after")
+    def _has_its_reach(self) -> Self:
+        if (self.radius_s if self.rule == "local-max" else self.window_s) is None:
+            raise ValueError(f"rule {self.rule} needs {'radius_s' if self.rule == 'local-max' else 'window_s'}")
+        return self
 
 
 class Manifest(_Strict):
@@ -94,17 +124,46 @@ class Manifest(_Strict):
     sha256: Mapping[str, str]
 
     @property
+    def rate(self) -> int:
+        """Rows a second, the same for all streams."""
+        return self.streams[0].rate
+
+    @property
+    def rule(self) -> str:
+        """The rule that decides, the same for all labels."""
+        return self.decision[self.labels[0]].rule
+
+    @property
     def pictures(self) -> Pictures:
-        """How pictures are sampled for the visual stream."""
-        return next(s.pictures for s in self.streams if s.pictures is not None)
+        """How pictures are sampled for the visual stream.
+
+        Raises:
+            BundleError: the bundle spots on feature files alone.
+        """
+        found = next((s.pictures for s in self.streams if s.pictures is not None), None)
+        if found is None:
+            raise BundleError(
+                f"{self.name}: this bundle has no front ends, so it cannot watch a video; give it feature files "
+                "(touchline spot)."
+            )
+        return found
+
+    def features_of(self, stream: ModalityStream) -> str:
+        """Return the name of the files `{1,2}_<name>.npy` that hold a stream's rows; `touchline embed` writes such."""
+        return stream.features or f"{self.name}_{stream.name}"
+
+    def look_ahead_s(self) -> float:
+        """Return the media seconds after a row until it is scored, at most: look-ahead, and the wait for a window."""
+        return self.head.look_ahead_s + (self.head.window_stride_rows - 1) / self.rate
 
     def hold_s(self, label: str) -> float:
         """Return how long a decision waits for rivals at most, after the look-ahead, media seconds."""
-        return self.decision[label].radius_s + self.head.max_displacement_s
+        radius_s = self.decision[label].radius_s
+        return math.inf if self.rule == "greedy" or radius_s is None else radius_s + self.head.max_displacement_s
 
     def promised_delay_s(self, label: str) -> float:
         """Return the longest delay of a spot of this label: look-ahead, hold, and the grid of whole seconds."""
-        return self.head.look_ahead_s + self.hold_s(label) + 1.0
+        return self.look_ahead_s() + self.hold_s(label) + 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +201,11 @@ def open_bundle(path: Path, load: Callable[[Path], Engine] | None = None) -> Bun
         from engines.backends.ort import OrtEngine  # costs half a second to import
 
         load = OrtEngine
-    front_ends = {stream.name: load(path / stream.file) for stream in manifest.streams}
+    front_ends = {stream.name: load(path / stream.file) for stream in manifest.streams if stream.file}
     head = load(path / manifest.head.file)
     for stream in manifest.streams:
-        _check_front_end(path, stream, front_ends[stream.name])
+        if stream.file:
+            _check_front_end(path / stream.file, stream, front_ends[stream.name])
     _check_head(path, manifest, head)
     return Bundle(path, manifest, digest, front_ends, head)
 
@@ -181,12 +241,15 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a bundle's manifest, with the digests of the graphs that lie beside it."""
-    files = [*(stream.file for stream in manifest.streams), manifest.head.file]
-    digests = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in files}
+    digests = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in _files(manifest)}
     final = manifest.model_copy(update={"sha256": digests})
     part = path / (MANIFEST + ".part")
     part.write_text(json.dumps(final.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
     part.replace(path / MANIFEST)
+
+
+def _files(manifest: Manifest) -> list[str]:
+    return [*(stream.file for stream in manifest.streams if stream.file), manifest.head.file]
 
 
 def _check_consistency(path: Path, manifest: Manifest) -> None:
@@ -195,23 +258,55 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
     if set(manifest.decision) != set(manifest.labels):
         odd = sorted(set(manifest.decision) ^ set(manifest.labels))
         raise BundleError(f"{path}: the label list and the decision settings disagree about {', '.join(odd)}.")
+    if len({d.rule for d in manifest.decision.values()}) > 1:
+        raise BundleError(f"{path}: all labels must be decided by one rule.")
+    _check_streams(path, manifest)
+    _check_window(path, manifest)
+
+
+def _check_streams(path: Path, manifest: Manifest) -> None:
+    if not manifest.streams or len({stream.name for stream in manifest.streams}) != len(manifest.streams):
+        raise BundleError(f"{path}: there is no stream, or two of one name.")
+    if len({stream.rate for stream in manifest.streams}) > 1:
+        raise BundleError(f"{path}: all streams must have the same rate of rows.")
+    with_graph = [stream for stream in manifest.streams if stream.file]
+    if with_graph and len(with_graph) < len(manifest.streams):
+        lacking = next(stream.name for stream in manifest.streams if not stream.file)
+        raise BundleError(f"{path}: stream {lacking} has no front end, though others have.")
     for stream in manifest.streams:
-        if (stream.modality == "visual") != (stream.pictures is not None):
+        if (stream.file is not None and stream.modality == "visual") != (stream.pictures is not None):
             raise BundleError(f"{path}: stream {stream.name} must have pictures if, and only if, it is visual.")
-    if sum(stream.modality == "visual" for stream in manifest.streams) != 1:
+        if stream.file and (stream.rate != 1 or stream.modality == "other"):
+            raise BundleError(
+                f"{path}: the front end of stream {stream.name} must see or hear, and give one row a second."
+            )
+        if not stream.file and not stream.features:
+            raise BundleError(f"{path}: stream {stream.name} has neither a front end nor feature files.")
+        if stream.columns and stream.columns[1] - stream.columns[0] != stream.width:
+            raise BundleError(f"{path}: the columns of stream {stream.name} are not as many as its width.")
+    if with_graph and sum(stream.modality == "visual" for stream in with_graph) != 1:
         raise BundleError(f"{path}: exactly one visual stream is supported.")
-    if manifest.head.look_ahead_s % 1:
+
+
+def _check_window(path: Path, manifest: Manifest) -> None:
+    head, ahead_rows = manifest.head, manifest.head.look_ahead_s * manifest.rate
+    if ahead_rows % 1:
+        raise BundleError(f"{path}: the head looks {head.look_ahead_s} s ahead; only whole rows are supported.")
+    if ahead_rows + head.window_stride_rows > head.rows:
         raise BundleError(
-            f"{path}: the head looks {manifest.head.look_ahead_s} s ahead; only whole seconds are supported."
+            f"{path}: a window of {head.rows} rows cannot look {head.look_ahead_s} s ahead and move by "
+            f"{head.window_stride_rows}."
         )
-    if manifest.head.look_ahead_s >= manifest.head.rows:
-        raise BundleError(
-            f"{path}: a window of {manifest.head.rows} rows cannot look {manifest.head.look_ahead_s} s ahead."
-        )
+    if head.outputs == "row" and head.window_stride_rows != 1:
+        raise BundleError(f"{path}: a head that scores one row must move by one row.")
+    if manifest.rule == "local-max" and (head.edges == "inside" or head.unscored_rows):
+        raise BundleError(f"{path}: windows that stay inside, and rows that are not scored, need the rule greedy.")
+    if manifest.rule == "greedy" and head.max_displacement_s:
+        raise BundleError(f"{path}: the rule greedy knows no displacement.")
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:
-    for name in [*(stream.file for stream in manifest.streams), manifest.head.file]:
+    for name in _files(manifest):
         if Path(name).name != name:
             raise BundleError(f"{path}: {name!r} is not the name of a file beside the manifest.")
         try:
@@ -224,7 +319,7 @@ def _check_files(path: Path, manifest: Manifest) -> None:
             )
 
 
-def _check_front_end(path: Path, stream: ModalityStream, engine: Engine) -> None:
+def _check_front_end(file: Path, stream: ModalityStream, engine: Engine) -> None:
     if stream.pictures is not None:
         p = stream.pictures
         inputs: dict[str, Shape] = {"pictures": (1, p.rate, p.height, p.width, 3)}
@@ -233,14 +328,15 @@ def _check_front_end(path: Path, stream: ModalityStream, engine: Engine) -> None
     inputs |= {state.name: state.shape for state in stream.states}
     outputs: dict[str, Shape] = {"row": (1, stream.width)}
     outputs |= {f"next_{state.name}": state.shape for state in stream.states}
-    _check_shapes(path / stream.file, "input", inputs, engine.inputs)
-    _check_shapes(path / stream.file, "output", outputs, engine.outputs)
+    _check_shapes(file, "input", inputs, engine.inputs)
+    _check_shapes(file, "output", outputs, engine.outputs)
 
 
 def _check_head(path: Path, manifest: Manifest, engine: Engine) -> None:
     file, labels = path / manifest.head.file, manifest.labels
     inputs: dict[str, Shape] = {s.name: (1, manifest.head.rows, s.width) for s in manifest.streams}
-    outputs: dict[str, Shape] = {"scores": (1, len(labels)), "displacement": (1, len(labels))}
+    scored: Shape = (1, len(labels)) if manifest.head.outputs == "row" else (1, manifest.head.rows, len(labels))
+    outputs = {"scores": scored} | ({"displacement": scored} if manifest.head.max_displacement_s else {})
     _check_shapes(file, "input", inputs, engine.inputs)
     _check_shapes(file, "output", outputs, engine.outputs)
     if json.loads(engine.metadata.get("labels", "null")) != list(labels):

@@ -16,7 +16,8 @@ class Embeddings:
     """What the front ends saw in one second.
 
     Attributes:
-        rows: modality stream → float32 (D,); zeros where the second holds no such media.
+        rows: modality stream → float32 (R, D), R rows a second; zeros where the second holds no such media. The last
+            second of a features file may have fewer.
         has_picture: whether the second holds any picture; without one nothing is spotted in it.
     """
 
@@ -31,7 +32,7 @@ class FrontEnds:
     """All front ends of a bundle. A stateful graph's state starts at zero in each epoch."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._streams = [(stream, bundle.front_ends[stream.name]) for stream in bundle.manifest.streams]
+        self._streams = [(s, bundle.front_ends[s.name]) for s in bundle.manifest.streams if s.file]
         self._states: dict[str, dict[str, Array]] = {}
         self._epoch = -1
 
@@ -48,9 +49,9 @@ class FrontEnds:
         else:
             present, name, media = second.has_audio, "samples", cast(Array, second.samples_S[None])
         if not present:
-            return np.zeros(stream.width, np.float32)
+            return np.zeros((1, stream.width), np.float32)
         state = self._states.get(stream.name) or {s.name: np.zeros(s.shape, np.float32) for s in stream.states}
         out = engine.run({name: media, **state})
         self._states[stream.name] = {key: out[f"next_{key}"] for key in state}
-        row: FLOAT32 = out["row"][0]
-        return row
+        rows: FLOAT32 = out["row"]
+        return rows

@@ -1,4 +1,4 @@
-"""A window in, the scores of one second out."""
+"""A window in, the scores of the rows that it makes final out."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from engines.window import Window
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """What the head says about one second.
+    """What the head says about one row.
 
     Attributes:
-        index: the second.
-        newest: the newest second seen.
+        index: the row, counted from the stream's start.
+        newest: the newest row seen.
         scores_C: float32 (C,) in [0, 1].
-        displacement_C: float32 (C,), seconds from the second's middle to the action.
+        displacement_C: float32 (C,), seconds from the row's time to the action.
     """
 
     epoch: int
@@ -33,13 +33,20 @@ class Head:
 
     def __init__(self, bundle: Bundle) -> None:
         self._engine = bundle.head
-        self._labels = len(bundle.manifest.labels)
+        self._nothing = np.zeros(len(bundle.manifest.labels), np.float32)
+        self._whole_chunk = bundle.manifest.head.outputs == "chunk"
 
     def push(self, window: Window) -> list[Scores]:
-        """Return the scores of the window's second; zero where it holds no picture."""
-        if window.has_picture:
-            out = self._engine.run({name: rows[None] for name, rows in window.rows_LD.items()})
-            scores, displacement = out["scores"][0], out["displacement"][0]
-        else:
-            scores = displacement = np.zeros(self._labels, np.float32)
-        return [Scores(window.epoch, window.index, window.newest, scores, displacement, window.flags)]
+        """Return the scores of the window's rows; zero where a row's second holds no picture."""
+        out = self._engine.run({name: x[None] for name, x in window.rows_LD.items()}) if window.with_picture else {}
+
+        def of(row: int, output: str) -> FLOAT32:
+            if output not in out or row not in window.with_picture:
+                return self._nothing
+            values: FLOAT32 = out[output][0, row - window.first] if self._whole_chunk else out[output][0]
+            return values
+
+        return [
+            Scores(window.epoch, row, window.newest, of(row, "scores"), of(row, "displacement"), window.flags)
+            for row in window.scored
+        ]

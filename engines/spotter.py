@@ -4,8 +4,8 @@ Deterministic in its input: no clock, no randomness, no thread timing. Replay eq
 """
 
 from engines.bundle import Bundle
-from engines.decider import LocalMaxDecider, Spot
-from engines.frontend import FrontEnds
+from engines.decider import Spot, decider_of
+from engines.frontend import Embeddings, FrontEnds
 from engines.head import Head, Scores
 from engines.second import Second
 from engines.window import RollingWindow, Window
@@ -23,11 +23,9 @@ class Spotter:
     def __init__(self, bundle: Bundle, stream: str, half: int = 1) -> None:
         manifest = bundle.manifest
         self._front_ends = FrontEnds(bundle)
-        self._window = RollingWindow(
-            {s.name: s.width for s in manifest.streams}, manifest.head.rows, round(manifest.head.look_ahead_s)
-        )
+        self._window = RollingWindow(manifest)
         self._head = Head(bundle)
-        self._decider = LocalMaxDecider(manifest, stream, half)
+        self._decider = decider_of(manifest, stream, half)
 
     def push(self, second: Second) -> list[Spot]:
         """Take one second; return the spots that it settles."""
@@ -35,8 +33,11 @@ class Spotter:
 
     def score(self, second: Second) -> list[Scores]:
         """Take one second; return the scores that its look-ahead completes."""
-        windows = [w for e in self._front_ends.push(second) for w in self._window.push(e)]
-        return self._scores(windows)
+        return [s for e in self._front_ends.push(second) for s in self.score_rows(e)]
+
+    def score_rows(self, embeddings: Embeddings) -> list[Scores]:
+        """Take one second's rows, from a features file for instance; return the scores that they complete."""
+        return self._scores(self._window.push(embeddings))
 
     def flush_scores(self) -> list[Scores]:
         """Return the scores of the last seconds, whose look-ahead will never come."""

@@ -87,8 +87,10 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 _MODULES = {
     "watch": ("streamer.watch", "print the spots that a broker delivers, one a line"),
     "demo": ("streamer.demo", "play the sample broadcast through the whole live path"),
+    "spot": ("streamer.spot", "spot on feature files instead of a video"),
     "evaluate": ("training.evaluate", "score predictions with SoccerNet's metric"),
     "train": ("training.train", "train a recipe and write its bundle (needs the train extra)"),
+    "embed": ("training.embed", "compute the embeddings of recordings, as feature files"),
 }
 """Commands that bring their own arguments; torch and aiomqtt cost seconds to import."""
 

@@ -5,6 +5,7 @@ One direction. The thread that computes never waits for an output; outputs are t
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from engines.backends.base import Array, Engine
-from engines.bundle import Bundle, open_bundle
+from engines.bundle import Bundle, Manifest, open_bundle
 from engines.decider import Spot
 from engines.errors import SourceError
 from engines.spotter import Spotter
@@ -123,6 +124,7 @@ class Pipeline:
     def _open_bundle(self) -> Bundle:
         bundle = open_bundle(self._config.bundle)
         manifest = bundle.manifest
+        _ = manifest.pictures  # says so if it cannot watch a video
         if self._config.threshold is not None:
             decision = {
                 label: d.model_copy(update={"threshold": self._config.threshold})
@@ -130,15 +132,7 @@ class Pipeline:
             }
             manifest = manifest.model_copy(update={"decision": decision})
         timed = {name: TimedEngine(engine, name, self.metrics) for name, engine in bundle.front_ends.items()}
-        label = max(manifest.labels, key=manifest.promised_delay_s)
-        log.info(
-            "bundle %s (%s): a spot is said at most %.2f s after its action (look-ahead %.2f, hold %.2f, grid 1.00)",
-            manifest.name,
-            bundle.digest[:12],
-            manifest.promised_delay_s(label),
-            manifest.head.look_ahead_s,
-            manifest.hold_s(label),
-        )
+        log.info("bundle %s (%s): %s", manifest.name, bundle.digest[:12], _promise(manifest))
         head = TimedEngine(bundle.head, "head", self.metrics)
         return replace(bundle, manifest=manifest, front_ends=timed, head=head)
 
@@ -287,3 +281,14 @@ class Pipeline:
         if self._publisher is not None and not self._publisher.connected:
             return "the broker is not connected"
         return None
+
+
+def _promise(manifest: Manifest) -> str:
+    """Return what the bundle promises about its delay."""
+    label = max(manifest.labels, key=manifest.promised_delay_s)
+    if manifest.promised_delay_s(label) == math.inf:
+        return f"its rule ({manifest.rule}) waits for the whole half, so spots are said at its end"
+    return (
+        f"a spot is said at most {manifest.promised_delay_s(label):.2f} s after its action "
+        f"(look-ahead {manifest.look_ahead_s():.2f}, hold {manifest.hold_s(label):.2f}, grid 1.00)"
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,9 @@ class FunctionEngine:
         return out
 
 
-def fake_manifest(rows: int = 4, look_ahead: int = 1, radius_s: float = 2.0, reach_s: float = 0.0) -> Manifest:
+def fake_manifest(
+    rows: int = 4, look_ahead: int = 1, radius_s: float = 2.0, reach_s: float = 0.0, **head: Any
+) -> Manifest:
     return Manifest(
         format_version=1,
         name="fake",
@@ -72,7 +75,14 @@ def fake_manifest(rows: int = 4, look_ahead: int = 1, radius_s: float = 2.0, rea
             ),
             ModalityStream(name="audio", modality="audio", file="audio.onnx", width=1),
         ),
-        head=HeadSpec(file="head.onnx", kind="fake", rows=rows, look_ahead_s=look_ahead, max_displacement_s=reach_s),
+        head=HeadSpec(
+            file="head.onnx",
+            kind="fake",
+            rows=rows,
+            look_ahead_s=look_ahead,
+            max_displacement_s=reach_s,
+            **head,
+        ),
         decision={label: Decision(threshold=0.5, radius_s=radius_s) for label in LABELS},
         sha256={},
     )

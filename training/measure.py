@@ -7,10 +7,9 @@ import numpy as np
 
 from engines.actions import read_actions
 from engines.bundle import Bundle
-from engines.decider import LocalMaxDecider, Spot
+from engines.decider import Spot
 from engines.frontend import Embeddings, FrontEnds
-from engines.head import Head
-from engines.window import RollingWindow
+from engines.spotter import Spotter
 from streamer.sampler import PictureSpec, Sampler, seconds_of
 from streamer.sources.libav import LibavSource
 from training.data.soccernet import find_video, halves_of
@@ -41,13 +40,8 @@ def embed(bundle: Bundle, video: Path) -> list[Embeddings]:
 
 def spot(bundle: Bundle, embeddings: Iterable[Embeddings]) -> list[Spot]:
     """Return the spots of one half, from its embeddings."""
-    manifest = bundle.manifest
-    window = RollingWindow(
-        {s.name: s.width for s in manifest.streams}, manifest.head.rows, round(manifest.head.look_ahead_s)
-    )
-    head, decider = Head(bundle), LocalMaxDecider(manifest, "measure")
-    windows = [w for e in embeddings for w in window.push(e)] + window.flush()
-    return [s for w in windows for scores in head.push(w) for s in decider.push(scores)] + decider.flush()
+    spotter = Spotter(bundle, "measure")
+    return [s for e in embeddings for s in spotter.decide(spotter.score_rows(e))] + spotter.flush()
 
 
 def shuffled(embeddings: Sequence[Embeddings], seed: int) -> list[Embeddings]:

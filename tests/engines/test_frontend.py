@@ -24,7 +24,7 @@ def counting_bundle() -> Bundle:
 def test_state_goes_on_from_second_to_second_and_starts_anew_in_an_epoch() -> None:
     front_ends = FrontEnds(counting_bundle())
     seconds = [second(0), second(1), second(2), second(2, epoch=1), second(3, epoch=1)]
-    rows = [e.rows["visual"][0] for s in seconds for e in front_ends.push(s)]
+    rows = [e.rows["visual"][0, 0] for s in seconds for e in front_ends.push(s)]
     assert rows == [1, 2, 3, 1, 2]
 
 
@@ -32,7 +32,7 @@ def test_a_second_without_sound_has_a_row_of_zeros() -> None:
     front_ends = FrontEnds(fake_bundle())
     loud = np.ones(16_000, np.float32)
     rows = [
-        e.rows["audio"][0]
+        e.rows["audio"][0, 0]
         for filled in (1.0, 0.6, 0.4, 0.0)
         for e in front_ends.push(second(0, samples_S=loud, audio_filled=filled))
     ]
