@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from command import Ended, Touchline
 from hypothesis import settings
+from originals import COPIES, Originals
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -37,6 +38,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared is not there")
     return SHARED
+
+
+@pytest.fixture(params=["copies", "whole"])
+def originals(request: pytest.FixtureRequest) -> Originals:
+    """Return the numbers of the original code: the repository's small copies, then the full set in ../shared."""
+    if request.param == "copies":
+        return Originals(COPIES, whole=False)
+    if not (SHARED / "fixtures").is_dir():
+        pytest.skip("../shared/fixtures is not there")
+    return Originals(SHARED / "fixtures", whole=True)
 
 
 @pytest.fixture
