@@ -4,6 +4,7 @@
 # make check   linters, types, import rules
 # make train-setup  torch for the CPU, for touchline train
 # make bundle  train the shipped bundle again: make bundle DATA=…     (under an hour on two cores)
+# make results train every model of both papers: make results DATA=…  (about two hours on two cores)
 
 PYTHON ?= python3
 SPEED ?= 1
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup train-setup demo test check bundle clean
+.PHONY: help setup train-setup demo test check bundle results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +54,10 @@ check: $(VENV)/.dev
 bundle: $(VENV)/.dev
 	@test -n "$(DATA)" || { echo "say where the labelled matches are: make bundle DATA=…"; exit 2; }
 	@$(BIN)/touchline train demo --data "$(DATA)" --out bundles/demo
+
+results: $(VENV)/.dev
+	@test -n "$(DATA)" || { echo "say where the labelled matches are: make results DATA=…"; exit 2; }
+	@$(BIN)/python -m benchmarks.results --data "$(DATA)"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

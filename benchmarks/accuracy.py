@@ -14,8 +14,9 @@ from pathlib import Path
 
 from engines.bundle import Bundle, open_bundle
 from training.data.soccernet import read_split
-from training.measure import FLOOR, truth_and_predictions, with_threshold
+from training.measure import truth_and_predictions, with_threshold
 from training.metric import MapResult, Predictions, Truth, average_map
+from training.scoring import FLOOR
 
 SHUFFLE_SEED = 7
 

@@ -118,7 +118,8 @@ class Manifest(_Strict):
     streams: tuple[ModalityStream, ...]
     head: HeadSpec
     decision: Mapping[str, Decision]
-    calibration: Mapping[str, object] = {}
+    calibration: Mapping[str, Mapping[str, float]] = {}
+    """What the head's graph does to each label's scores so that they mean probabilities; empty: nothing."""
     measured: Mapping[str, object] = {}
     provenance: Mapping[str, object] = {}
     sha256: Mapping[str, str]

@@ -1,6 +1,6 @@
 """A Second in, its embedding rows out: one per modality stream."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -26,6 +26,19 @@ class Embeddings:
     rows: Mapping[str, FLOAT32]
     has_picture: bool
     flags: frozenset[str]
+
+
+def embeddings_of(rows: Mapping[str, FLOAT32], rate: int) -> Iterator[Embeddings]:
+    """Yield the rows of a features file second by second, as front ends would have given them.
+
+    Args:
+        rows: modality stream → float32 (N, D), all of one length; a second whose rows are all zero holds no picture.
+        rate: rows a second.
+    """
+    count = len(next(iter(rows.values())))
+    for index in range(-(-count // rate)):
+        cut = {name: x[index * rate : (index + 1) * rate] for name, x in rows.items()}
+        yield Embeddings(0, index, cut, any(x.any() for x in cut.values()), frozenset())
 
 
 class FrontEnds:

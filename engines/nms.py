@@ -79,12 +79,12 @@ def greedy(
 def _best_first(scores_T: NDArray[_Score], free_T: NDArray[np.bool_]) -> Iterator[int]:
     """Yield the free rows by falling score, the first of equals first; leave out what is taken in the meantime.
 
-    The best quarter comes first: few rows outlive it, so that most need never be sorted.
+    The best eighth comes first: few rows outlive it, so that most need never be sorted.
     """
     rest = np.flatnonzero(free_T)
     while rest.size:
-        scores, quarter = scores_T[rest], (rest.size + 3) // 4
-        is_best = scores >= np.partition(scores, -quarter)[-quarter]
+        scores, eighth = scores_T[rest], (rest.size + 7) // 8
+        is_best = scores >= np.partition(scores, -eighth)[-eighth]
         best = rest[is_best]
         yield from best[np.argsort(-scores[is_best], kind="stable")].tolist()
         rest = rest[~is_best]

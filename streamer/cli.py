@@ -89,7 +89,10 @@ _MODULES = {
     "demo": ("streamer.demo", "play the sample broadcast through the whole live path"),
     "spot": ("streamer.spot", "spot on feature files instead of a video"),
     "evaluate": ("training.evaluate", "score predictions with SoccerNet's metric"),
+    "import": ("training.import_command", "turn weights of the original code into a bundle"),
     "train": ("training.train", "train a recipe and write its bundle (needs the train extra)"),
+    "export": ("training.export_command", "make a bundle of a training checkpoint"),
+    "tune": ("training.tune_command", "choose radius, calibration and thresholds on your own matches"),
     "embed": ("training.embed", "compute the embeddings of recordings, as feature files"),
 }
 """Commands that bring their own arguments; torch and aiomqtt cost seconds to import."""
@@ -104,7 +107,7 @@ def _import(module: str) -> ModuleType:
         raise
 
 
-_EXTRAS = ("torch", "onnx")
+_EXTRAS = ("torch", "onnx", "lightning_fabric", "tensorboardX", "scipy")
 """What the run-time set leaves out."""
 
 

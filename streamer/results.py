@@ -1,11 +1,14 @@
 """SoccerNet's `results_spotting.json`, written whole or not at all."""
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from engines.decider import Spot
 from engines.errors import DataError
+
+RESULTS_NAME = "results_spotting.json"
 
 
 def write_results(path: Path, spots: Sequence[Spot], name: str) -> None:
@@ -39,3 +42,28 @@ def _prediction(spot: Spot) -> dict[str, str]:
         "half": str(spot.half),
         "confidence": f"{spot.confidence:.6f}",
     }
+
+
+def zip_results(folder: Path, out: Path) -> list[str]:
+    """Write a tree of results as the zip that SoccerNet's challenge takes; return the matches in it.
+
+    Its entries are `<league>/<season>/<match>/results_spotting.json`, without a folder above the leagues. The same
+    tree gives the same bytes.
+
+    Raises:
+        DataError: the folder holds no results, or the zip cannot be written.
+    """
+    paths = sorted(folder.glob(f"*/*/*/{RESULTS_NAME}"))
+    if not paths:
+        raise DataError(
+            f"{folder}: holds no <league>/<season>/<match>/{RESULTS_NAME}; give the folder above the leagues."
+        )
+    try:
+        with zipfile.ZipFile(out, "w") as file:
+            for path in paths:
+                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())
+                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                file.writestr(entry, path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{error.filename or out}: cannot be packed: {error.strerror}; give another path.") from error
+    return [path.parent.relative_to(folder).as_posix() for path in paths]

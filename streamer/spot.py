@@ -7,7 +7,9 @@ video.
 import argparse
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +20,12 @@ from rich.progress import track
 from engines.bundle import Bundle, Manifest, open_bundle
 from engines.decider import Spot
 from engines.errors import DataError, UsageError
-from engines.frontend import Embeddings
+from engines.frontend import embeddings_of
 from engines.head import Scores
 from engines.second import FLOAT32
 from engines.spotter import Spotter
-from streamer.results import write_results
+from streamer.results import RESULTS_NAME, write_results, zip_results
 
-RESULTS_NAME = "results_spotting.json"
 _HALVES = (1, 2)
 
 
@@ -51,7 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the model")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="PATH", help=f"{RESULTS_NAME}, or a folder for a folder of matches"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help=f"{RESULTS_NAME}; for a folder of matches a folder, or a .zip as SoccerNet's challenge takes it",
     )
     parser.add_argument("--threshold", type=float, metavar="P", help="say every spot of at least this confidence")
     parser.add_argument(
@@ -70,18 +75,28 @@ def run(args: argparse.Namespace) -> int:
     if args.scores is not None and whole_tree:
         raise UsageError("--scores is for the files of one match; give them instead of a folder.")
     matches = list(_tree(args.features[0], bundle.manifest)) if whole_tree else [_match(args.features, bundle.manifest)]
+    packed = whole_tree and args.out.suffix == ".zip"
+    with tempfile.TemporaryDirectory() if packed else nullcontext(args.out) as folder:
+        said = _spot_all(bundle, matches, Path(folder), whole_tree, args.scores)
+        if packed:
+            zip_results(Path(folder), args.out)
+    print(f"{said} spots in {len(matches)} {'matches' if whole_tree else 'match'}: {args.out}", file=sys.stderr)
+    return 0
+
+
+def _spot_all(bundle: Bundle, matches: Sequence[Match], out: Path, whole_tree: bool, scores_path: Path | None) -> int:
+    """Write the results of every match; return how many spots there are."""
     said = 0
     for match in track(matches, "spotting", console=Console(stderr=True), disable=not whole_tree):
         spots, scores = spot_match(bundle, match)
-        path = args.out / match.name / RESULTS_NAME if whole_tree else args.out
+        path = out / match.name / RESULTS_NAME if whole_tree else out
         if whole_tree:
             path.parent.mkdir(parents=True, exist_ok=True)
         write_results(path, spots, match.name)
         said += len(spots)
-        if args.scores is not None:
-            _write_scores(args.scores, scores)
-    print(f"{said} spots in {len(matches)} {'matches' if whole_tree else 'match'}: {args.out}", file=sys.stderr)
-    return 0
+        if scores_path is not None:
+            _write_scores(scores_path, scores)
+    return said
 
 
 def spot_match(bundle: Bundle, match: Match) -> tuple[list[Spot], dict[int, FLOAT32]]:
@@ -100,7 +115,7 @@ def spot_match(bundle: Bundle, match: Match) -> tuple[list[Spot], dict[int, FLOA
             by_row.update((s.index, s.scores_C) for s in scores)
             return spotter.decide(scores)
 
-        for embeddings in seconds_of(read_half(files, bundle.manifest), bundle.manifest.rate):
+        for embeddings in embeddings_of(read_half(files, bundle.manifest), bundle.manifest.rate):
             spots += decide(spotter.score_rows(embeddings))
         spots += decide(spotter.flush_scores()) + spotter.flush()
         scores_TC[half] = np.stack([by_row[row] for row in sorted(by_row)])
@@ -129,14 +144,6 @@ def read_half(files: Mapping[str, Path], manifest: Manifest) -> dict[str, FLOAT3
         name: np.pad(x, ((0, longest - len(x)), (0, 0)), mode="edge") if len(x) < longest else x
         for name, x in rows.items()
     }
-
-
-def seconds_of(rows: Mapping[str, FLOAT32], rate: int) -> Iterator[Embeddings]:
-    """Yield the rows of each second; one whose rows are all zero in every stream holds no picture."""
-    count = len(next(iter(rows.values())))
-    for index in range(-(-count // rate)):
-        cut = {name: x[index * rate : (index + 1) * rate] for name, x in rows.items()}
-        yield Embeddings(0, index, cut, any(x.any() for x in cut.values()), frozenset())
 
 
 def _open(args: argparse.Namespace) -> Bundle:

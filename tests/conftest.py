@@ -77,6 +77,21 @@ def touchline() -> Touchline:
 
 
 @pytest.fixture
+def touchline_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Touchline:
+    """Run the command in this process, which has torch already; for training's commands, where that takes seconds."""
+    from streamer.cli import main
+
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: str | Path, timeout: float = 100) -> Ended:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Ended(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start a command in a process group of its own; it ends with the test."""
     started: list[subprocess.Popen[str]] = []

@@ -1,25 +1,54 @@
 """`touchline evaluate`: how good predictions are, by SoccerNet's own metric.
 
-In: `results_spotting.json` and `Labels-v2.json`, two files or two SoccerNet trees. Out: on stdout a table, or one JSON
-object with the SoccerNet package's keys; on stderr what was left out.
+In: `results_spotting.json` and `Labels-v2.json`, two files or two SoccerNet trees, the results' one also as the zip
+that SoccerNet's challenge takes. Out: on stdout a table, or one JSON object with the SoccerNet package's keys; on
+stderr what was left out; a picture, if asked for.
 """
 
 import argparse
 import json
 import sys
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from engines.errors import DataError, UsageError
-from training.data.results import HALVES, LABELS_NAME, RESULTS_NAME, find_matches, read_predictions, read_truth
-from training.metric import TOLERANCES_S, MapResult, average_map
+from training.data.results import (
+    HALVES,
+    LABELS_NAME,
+    RESULTS_NAME,
+    Clock,
+    Predictions,
+    Truth,
+    find_matches,
+    read_predictions,
+    read_truth,
+)
+from training.metric import TOLERANCES_S, MapResult, average_map, curves
 
 _NAMED = 5  # matches or labels named in a note before "and … more"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """What happened in a match and what was predicted, by half.
+
+    Attributes:
+        name: `<league>/<season>/<match>`, or the folder of a single file.
+        truth: by half, 1 and 2.
+        predictions: by half, 1 and 2.
+    """
+
+    name: str
+    truth: Mapping[int, Truth]
+    predictions: Mapping[int, Predictions]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "predictions",
         type=Path,
         metavar="PREDICTIONS",
-        help=f"a {RESULTS_NAME}, or a folder with {tree}/{RESULTS_NAME}",
+        help=f"a {RESULTS_NAME}, or a folder (or a zip of one) with {tree}/{RESULTS_NAME}",
     )
     parser.add_argument(
         "--labels",
@@ -45,67 +74,132 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tolerances averaged over: tight is 1 to 5 s, loose 5 to 60 s, atN one of N s, all full widths "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--corrected",
+        action="store_true",
+        help="mend the metric's mistakes: the best prediction of a cell counts, labels without an action do not, no "
+        "17/13; not for comparing with published figures",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=get_args(Clock),
+        default="position",
+        help="where an action's time is read; gameTime has whole seconds, which CALF's and HMTAS's own evaluations "
+        "read (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object with the SoccerNet package's keys")
+    plot = parser.add_argument_group("picture")
+    plot.add_argument("--plot", type=Path, metavar="FILE.png|svg", help="draw each label's AP and a match's timeline")
+    plot.add_argument("--match", metavar="NAME", help="the match to draw, or a part of its name (default: the first)")
+    plot.add_argument("--half", type=int, choices=HALVES, help="the half to draw (default: both)")
+    plot.add_argument(
+        "--scores", type=Path, metavar="FILE.npz", help='draw scores too: arrays "1" and "2", a row per second (T, C)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the Average-mAP of the predictions.
+    """Print the Average-mAP of the predictions, and draw it if asked to.
 
     Raises:
-        UsageError: one of the two is a file and the other a folder.
+        UsageError: one of the two is a file and the other a folder; there is no such match; the picture cannot be
+            drawn.
         DataError: a file is missing or cannot be read, or no match has both.
     """
-    result = evaluate(args.predictions, args.labels, args.metric)
+    if args.plot is None and (args.match or args.half or args.scores):
+        raise UsageError("--match, --half and --scores say what to draw; add --plot FILE.")
+    matches = read_matches(args.predictions, args.labels, args.clock)
+    result = judge(matches, args.metric, args.corrected)
+    if args.plot is not None:
+        _plot(args, matches, result)
     if args.json:
-        print(json.dumps({"metric": result.metric, "labels": result.labels} | result.as_soccernet()))
+        print(json.dumps(_as_json(result)))
     else:
         Console().print(_table(result))
     return 0
+
+
+def _plot(args: argparse.Namespace, matches: Sequence[Match], result: MapResult) -> None:
+    from training import plots
+
+    chosen = _chosen(matches, args.match)
+    scores = plots.read_scores(args.scores, len(result.labels)) if args.scores else {}
+    truths, found = _halves(matches)
+    curve, _, _ = curves(truths, found, TOLERANCES_S[result.metric][-1], result.labels, corrected=result.corrected)
+    timelines = [
+        plots.Timeline(f"{chosen.name}, half {half}", chosen.truth[half], chosen.predictions[half], scores.get(half))
+        for half in HALVES
+        if args.half in (None, half)
+    ]
+    plots.draw(args.plot, result, curve, timelines)
 
 
 def evaluate(predictions: Path, labels: Path, metric: str = "tight") -> MapResult:
     """Return the Average-mAP of all matches together, and say on stderr what was left out.
 
     Args:
-        predictions: a results file, or a folder of them.
-        labels: a labels file, or a folder of them; a match without results is left out (the SoccerNet package stops
-            at one), so that a part of a data set can be judged.
+        predictions: as for `read_matches`.
+        labels: as for `read_matches`.
         metric: a key of `training.metric.TOLERANCES_S`.
 
     Raises:
         UsageError: one of the two is a file and the other a folder, or there is no such metric.
         DataError: a file is missing or cannot be read, or no match has both.
     """
-    truths, found = [], []
-    unknown_actions: Counter[str] = Counter()
-    unknown_predictions: Counter[str] = Counter()
+    return judge(read_matches(predictions, labels), metric)
+
+
+def judge(matches: Sequence[Match], metric: str = "tight", corrected: bool = False) -> MapResult:
+    """Return the Average-mAP of all matches together; see `training.metric.average_map`."""
+    truths, predictions = _halves(matches)
+    return average_map(truths, predictions, metric, corrected=corrected)
+
+
+def read_matches(predictions: Path, labels: Path, clock: Clock = "position") -> list[Match]:
+    """Return all matches that have both, and say on stderr what was left out.
+
+    Args:
+        predictions: a results file, or a folder or zip of them.
+        labels: a labels file, or a folder of them; a match without results is left out (the SoccerNet package stops
+            at one), so that a part of a data set can be judged.
+        clock: where an action's time is read.
+
+    Raises:
+        UsageError: one of the two is a file and the other a folder.
+        DataError: a file is missing or cannot be read, or no match has both.
+    """
     try:
-        pairs = _pairs(predictions, labels)
+        names = _names(predictions, labels)
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be looked at: {error.strerror}; give another path.") from error
-    for results_path, labels_path in pairs:
-        truth, unknown = read_truth(labels_path)
+    matches = []
+    unknown_actions: Counter[str] = Counter()
+    unknown_predictions: Counter[str] = Counter()
+    for name in names:
+        truth, unknown = read_truth(labels / name / LABELS_NAME if name else labels, clock=clock)
         unknown_actions += unknown
-        prediction, unknown = read_predictions(results_path)
+        zipped = name if predictions.is_file() and name else None
+        results = predictions / name / RESULTS_NAME if name and not zipped else predictions
+        found, unknown = read_predictions(results, match=zipped)
         unknown_predictions += unknown
-        truths += [truth[half] for half in HALVES]
-        found += [prediction[half] for half in HALVES]
+        matches.append(Match(name or labels.absolute().parent.name, truth, found))
     for what, unknown in (("actions", unknown_actions), ("predictions", unknown_predictions)):
         if unknown:
             _note(f"left out {unknown.total()} {what} of labels that SoccerNet-v2 does not have: {_some(unknown)}")
-    return average_map(truths, found, metric)
+    return matches
 
 
-def _pairs(predictions: Path, labels: Path) -> list[tuple[Path, Path]]:
-    """Return results file and labels file of each match."""
+def _names(predictions: Path, labels: Path) -> list[str]:
+    """Return the names of the matches that have both; one empty name if both are single files."""
     for path in (predictions, labels):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder; give one that exists.")
-    if predictions.is_dir() != labels.is_dir():
-        file, folder = (labels, predictions) if predictions.is_dir() else (predictions, labels)
-        raise UsageError(f"{file} is a file, but {folder} is a folder; give two files or two folders.")
-    if not predictions.is_dir():
-        return [(predictions, labels)]
+    many = predictions.is_dir() or zipfile.is_zipfile(predictions)
+    if many != labels.is_dir():
+        file, folder = (labels, predictions) if many else (predictions, labels)
+        kind = "folder" if folder.is_dir() else "zip"
+        raise UsageError(f"{file} is a file, but {folder} is a {kind}; give two files or two folders.")
+    if not many:
+        return [""]
     labelled, predicted = find_matches(labels, LABELS_NAME), find_matches(predictions, RESULTS_NAME)
     for root, name, matches in ((labels, LABELS_NAME, labelled), (predictions, RESULTS_NAME, predicted)):
         if not matches:
@@ -117,7 +211,29 @@ def _pairs(predictions: Path, labels: Path) -> list[tuple[Path, Path]]:
         alone = set(found) - set(both)
         if alone:
             _note(f"left out {len(alone)} of {len(found)} matches, which have no {lacking}: {_some(alone)}")
-    return [(predictions / match / RESULTS_NAME, labels / match / LABELS_NAME) for match in both]
+    return both
+
+
+def _halves(matches: Sequence[Match]) -> tuple[list[Truth], list[Predictions]]:
+    """Return actions and predictions of all halves, in order."""
+    truths = [match.truth[half] for match in matches for half in HALVES]
+    return truths, [match.predictions[half] for match in matches for half in HALVES]
+
+
+def _chosen(matches: Sequence[Match], name: str | None) -> Match:
+    """Return the match of that name, or the only one whose name holds it; the first if there is no name."""
+    if name is None:
+        return matches[0]
+    found = [match for match in matches if match.name == name] or [match for match in matches if name in match.name]
+    if len(found) != 1:
+        among = _some(match.name for match in found or matches)
+        raise UsageError(f"{len(found)} matches are named {name!r}; choose one with --match, of {among}.")
+    return found[0]
+
+
+def _as_json(result: MapResult) -> dict[str, object]:
+    found: dict[str, object] = {"metric": result.metric, "labels": result.labels, **result.as_soccernet()}
+    return found | {"corrected": True, "labels_without_action": result.absent} if result.corrected else found
 
 
 def _note(text: str) -> None:
@@ -135,8 +251,7 @@ def _table(result: MapResult) -> Table:
     tolerances = TOLERANCES_S[result.metric]
     span = f"{tolerances[0]} to {tolerances[-1]} s" if len(tolerances) > 1 else f"{tolerances[0]} s"
     table = Table(title=f"Average-mAP {result.metric} (tolerance {span}, full width), in percent", box=box.SIMPLE_HEAD)
-    if len(tolerances) > 1:
-        table.caption = "SoccerNet multiplies its unshown average by 17/13."
+    table.caption = _caption(result)
     table.add_column("label")
     for heading in ("AP", "AP visible", "AP unshown", "actions"):
         table.add_column(heading, justify="right")
@@ -150,10 +265,20 @@ def _table(result: MapResult) -> Table:
         table.add_row(*row)
     table.add_section()
     total = str(sum(result.actions))
-    table.add_row(f"average of all {len(result.labels)}", *(f"{100 * part.mean:.2f}" for part in parts), total)
-    occurring = sum(count > 0 for count in result.actions)
-    table.add_row(f"average of the {occurring} occurring", f"{100 * result.occurring_mean:.2f}", "", "", total)
+    means = [f"{100 * part.mean:.2f}" for part in parts]
+    occurring = f"average of the {len(result.labels) - len(result.absent)} occurring"
+    if result.corrected:
+        table.add_row(occurring, *means, total)
+    else:
+        table.add_row(f"average of all {len(result.labels)}", *means, total)
+        table.add_row(occurring, f"{100 * result.occurring_mean:.2f}", "", "", total)
     return table
+
+
+def _caption(result: MapResult) -> str | None:
+    if result.corrected:
+        return f"Corrected, not SoccerNet's. Never happens: {', '.join(result.absent) or 'none'}."
+    return "SoccerNet multiplies its unshown average by 17/13." if len(TOLERANCES_S[result.metric]) > 1 else None
 
 
 def _percents(values: Sequence[float], counts: Sequence[int]) -> list[str]:

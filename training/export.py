@@ -1,13 +1,13 @@
-"""A trained network in, a bundle out: three graphs, each with its preprocessing inside, checked against the network.
+"""A trained network in, a bundle out: its graphs, each with its preprocessing inside, checked against the network.
 
 Parity is part of the export: a graph that differs from the checkpoint by more than TOLERANCE is not written.
 """
 
 import json
 import logging
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from engines.backends.ort import OrtEngine
-from engines.bundle import FORMAT_VERSION, Decision, HeadSpec, Manifest, ModalityStream, Pictures, write_manifest
+from engines.bundle import (
+    FORMAT_VERSION,
+    Bundle,
+    Decision,
+    HeadSpec,
+    Manifest,
+    ModalityStream,
+    Pictures,
+    read_manifest,
+    write_manifest,
+)
 from engines.errors import TouchlineError
 from engines.second import SAMPLE_RATE_HZ
+from training.calibrate import Calibration, calibrate_graph
+from training.models.calf import Calf
 from training.models.hmtas import Hmtas
 from training.models.spotter import AUDIO, VISUAL, DemoNet
+from training.tune import Choice
+
+Rows = Mapping[str, Tensor]
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -31,14 +46,6 @@ log = logging.getLogger("touchline.training")
 
 class ParityError(TouchlineError):
     """An exported graph does not give the checkpoint's numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What was chosen on the validation split, per label."""
-
-    thresholds: Mapping[str, float]
-    radii_s: Mapping[str, float]
 
 
 class _Head(nn.Module):
@@ -88,6 +95,78 @@ def write_bundle(
     manifest = _manifest(net, choice, {**provenance, "export_difference": worst})
     write_manifest(path, manifest)
     return manifest
+
+
+class WindowHead(nn.Module):
+    """A window model as it is exported: one tensor a stream in, scores (1, C) without the background column out."""
+
+    def __init__(self, net: nn.Module, streams: Sequence[str], scores: Callable[[nn.Module, Rows], Tensor]) -> None:
+        super().__init__()
+        self.net, self.streams, self._scores = net, tuple(streams), scores
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        """Return scores (1, C)."""
+        return self._scores(self.net, dict(zip(self.streams, rows, strict=True)))[:, 1:]
+
+
+class ChunkHead(nn.Module):
+    """CALF as it is exported: one tensor a stream in, scores (1, L, C) out, each anchor's confidence in its place.
+
+    Args:
+        net: the network.
+        as_original: decode as the original does, where a perfect answer comes out one row early; see
+            `encodings.decode_spotting`, which this equals.
+    """
+
+    def __init__(self, net: Calf, *, as_original: bool) -> None:
+        super().__init__()
+        self.net, self.as_original = net, as_original
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        """Return scores (1, L, C); 0 where no anchor points."""
+        config = self.net.config
+        anchors = self.net(dict(zip(config.widths, rows, strict=True)))[1][0]  # (A, 2 + C)
+        length = config.rows
+        place = torch.floor(anchors[:, 1] * (length - 1)) if self.as_original else torch.round(anchors[:, 1] * length)
+        at_row = place.clamp(0, length - 1)[:, None] == torch.arange(length, dtype=torch.float32)  # (A, L)
+        of_label = anchors[:, 2:].argmax(1)[:, None] == torch.arange(len(config.labels))  # (A, C)
+        scores = torch.zeros(length, len(config.labels))
+        for anchor in range(config.anchors):  # in order, so that a later one overwrites
+            here = at_row[anchor][:, None] & of_label[anchor][None]
+            scores = torch.where(here, anchors[anchor, 0], scores)
+        return scores[None]
+
+
+def write_head_bundle(path: Path, head: nn.Module, manifest: Manifest, front_ends: Bundle | None = None) -> Manifest:
+    """Write a bundle of a head that was trained on feature files; return its manifest as written.
+
+    Args:
+        path: the bundle's folder.
+        head: a WindowHead or ChunkHead.
+        manifest: everything but the digests; its streams have files where `front_ends` is given.
+        front_ends: the bundle whose front ends made the features; their graphs are copied.
+
+    Raises:
+        ParityError: the graph differs from the network by more than TOLERANCE.
+    """
+    torch.backends.mha.set_fastpath_enabled(False)  # the exporter cannot follow it
+    path.mkdir(parents=True, exist_ok=True)
+    if front_ends is not None:
+        for graph in {stream.file for stream in manifest.streams if stream.file}:
+            shutil.copyfile(front_ends.path / graph, path / graph)
+    rng = np.random.default_rng(0)
+    windows = {
+        s.name: torch.from_numpy(rng.standard_normal((1, manifest.head.rows, s.width), np.float32))
+        for s in manifest.streams
+    }
+    metadata = {"labels": json.dumps(list(manifest.labels))}
+    file = path / manifest.head.file
+    worst = export_graph(head.cpu(), file, windows, ["scores"], metadata)
+    if manifest.calibration:
+        calibrate_graph(file, [Calibration(**manifest.calibration[label]) for label in manifest.labels])
+    provenance = {**manifest.provenance, "export_difference": worst}
+    write_manifest(path, manifest.model_copy(update={"provenance": provenance}))
+    return read_manifest(path)[0]
 
 
 def export_graph(

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.actions import read_actions
+from engines.actions import Action, read_actions
 from engines.bundle import Bundle
 from engines.decider import Spot
-from engines.frontend import Embeddings, FrontEnds
+from engines.frontend import Embeddings, FrontEnds, embeddings_of
 from engines.spotter import Spotter
 from streamer.sampler import PictureSpec, Sampler, seconds_of
 from streamer.sources.libav import LibavSource
+from training.data.features import FeatureHalf
 from training.data.soccernet import find_video, halves_of
 from training.metric import MapResult, Predictions, Truth, average_map
-
-FLOOR = 0.01
-"""Every spot above this counts in the ranking, whatever the bundle's own thresholds."""
+from training.scoring import Scored
 
 
 def with_threshold(bundle: Bundle, threshold: float) -> Bundle:
@@ -42,6 +41,15 @@ def spot(bundle: Bundle, embeddings: Iterable[Embeddings]) -> list[Spot]:
     """Return the spots of one half, from its embeddings."""
     spotter = Spotter(bundle, "measure")
     return [s for e in embeddings for s in spotter.decide(spotter.score_rows(e))] + spotter.flush()
+
+
+def scored(bundle: Bundle, embeddings: Iterable[Embeddings], actions: Sequence[Action]) -> Scored:
+    """Return what the bundle's head says of every row of one half, before anything is decided."""
+    spotter, manifest = Spotter(bundle, "measure"), bundle.manifest
+    rows = [s for e in embeddings for s in spotter.score_rows(e)] + spotter.flush_scores()
+    at_us = np.array([round((s.index / manifest.rate + manifest.head.row_time_s) * 1e6) for s in rows], np.int64)
+    shift_us = np.round(np.stack([s.displacement_C for s in rows]).astype(np.float64) * 1000).astype(np.int64) * 1000
+    return Scored(actions, np.stack([s.scores_C for s in rows]), np.maximum(at_us[:, None] + shift_us, 0))
 
 
 def shuffled(embeddings: Sequence[Embeddings], seed: int) -> list[Embeddings]:
@@ -74,6 +82,17 @@ def truth_and_predictions(
         actions = [a for a in read_actions(root / match / "Labels-v2.json") if a.half == half]
         truths.append(Truth.of(actions, labels))
         predictions.append(Predictions.of(said, labels))
+    return truths, predictions
+
+
+def on_features(bundle: Bundle, halves: Iterable[FeatureHalf]) -> tuple[list[Truth], list[Predictions]]:
+    """Return what happened and what the bundle says of feature files, a half each."""
+    labels = bundle.manifest.labels
+    truths, predictions = [], []
+    for half in halves:
+        spots = spot(bundle, embeddings_of(half.read(), bundle.manifest.rate))
+        truths.append(Truth.of(half.actions, labels))
+        predictions.append(Predictions.of([(s.label, s.media_time, s.confidence) for s in spots], labels))
     return truths, predictions
 
 

@@ -1,4 +1,4 @@
-"""SoccerNet's action-spotting Average-mAP, number for number, from arrays.
+"""SoccerNet's action-spotting Average-mAP, number for number, from arrays; and the same without its mistakes.
 
 In: what happened (`Truth`) and what was predicted (`Predictions`), a half each (`training.data.results`). Out: a
 `MapResult`, with the SoccerNet package's own keys. Promise: equal to `SoccerNet.Evaluation.ActionSpotting` 0.2.0 within
@@ -20,22 +20,33 @@ The quirks, kept because published figures hold them, and named Q1 to Q10 where 
 - Q9: the average over tolerances is a trapezoid: the first and the last weigh half.
 - Q10: the unshown mean is multiplied by 17/13 (not its per-label values; not where there is one tolerance).
 
-Axis suffixes: N actions or predictions, C labels, V unshown and visible, K thresholds, T tolerances, G actions of a
-block of halves, P predictions in reach of any of them, W those in reach of one.
+With `corrected=True` those are mended that make a figure depend on what it should not:
+
+- Q1: a negative position lies on the first frame, as a late one lies on the last;
+- Q2, Q3: of several predictions in a cell the most confident counts, in whatever order they are written, so that a
+  negative confidence erases nothing;
+- Q8: a label without an action is left out of the mean, and named (`MapResult.absent`); the visible and unshown means
+  leave out the labels without a visible or an unshown action;
+- Q10: the factor is gone.
+
+The others stay, as without them it would be another metric: the grid, its truncation and its one action per cell (Q1,
+Q2), the width of a tolerance (Q4), who chooses (Q5), the thresholds (Q6), the false alarms of a label that a half does
+not have, which stand with the unshown (Q7), 11 points (Q8), the trapezoid (Q9).
+
+Axis suffixes: C labels, V unshown and visible, K thresholds, T tolerances.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.errors import UsageError
 from engines.labels import SOCCERNET_LABELS
-from training.data.results import FLOAT, HALF_S, INT, Predictions, Truth
+from training.data.results import FLOAT, INT, Predictions, Truth
+from training.matching import THRESHOLDS, Tally, reach_frames
 
-__all__ = ["TOLERANCES_S", "Averages", "MapResult", "Predictions", "Truth", "average_map"]
+__all__ = ["TOLERANCES_S", "Averages", "Curve", "MapResult", "Predictions", "Truth", "average_map", "curves"]
 
 TOLERANCES_S: dict[str, tuple[int, ...]] = {
     "tight": (1, 2, 3, 4, 5),
@@ -43,13 +54,8 @@ TOLERANCES_S: dict[str, tuple[int, ...]] = {
     **{f"at{tolerance}": (tolerance,) for tolerance in (1, 2, 3, 4, 5)},
 }
 
-_K = 200  # Q6: threshold k is k · _STEP, which is np.linspace(0, 1, 200) bit for bit
-_STEP = 1 / (_K - 1)
 _RECALL_LEVELS = np.arange(11) / 10  # Q8
 _UNSHOWN_FACTOR = (17, 13)  # Q10
-_HALVES_AT_ONCE = 64  # bounds memory; more would not be faster
-INT32 = NDArray[np.int32]
-_Value = TypeVar("_Value", np.bool_, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class MapResult:
         unshown: over those it did not show.
         actions: number of actions per label, as counted by the metric (Q2).
         visible_actions: how many of them were shown.
+        corrected: whether the mistakes are mended (see the module).
     """
 
     metric: str
@@ -81,6 +88,12 @@ class MapResult:
     unshown: Averages
     actions: tuple[int, ...]
     visible_actions: tuple[int, ...]
+    corrected: bool = False
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The labels that never happen."""
+        return tuple(label for label, count in zip(self.labels, self.actions, strict=True) if not count)
 
     @property
     def occurring_mean(self) -> float:
@@ -102,12 +115,28 @@ class MapResult:
         return result | {"a_mAP_occurring": self.occurring_mean}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """Precision and recall of each label at each threshold, at one tolerance.
+
+    Attributes:
+        thresholds_K: 200 confidences from 0 to 1.
+        precision_CK: share of the predictions from the threshold up that are hits; 0 where there are none.
+        recall_CK: share of the actions that they hit; 0 where there are none.
+    """
+
+    thresholds_K: FLOAT
+    precision_CK: FLOAT
+    recall_CK: FLOAT
+
+
 def average_map(
     truths: Sequence[Truth],
     predictions: Sequence[Predictions],
     metric: str = "tight",
     labels: Sequence[str] = SOCCERNET_LABELS,
     framerate: int = 2,
+    corrected: bool = False,
 ) -> MapResult:
     """Return SoccerNet's Average-mAP over all halves together.
 
@@ -117,24 +146,17 @@ def average_map(
         metric: "tight", "loose" or "at1" … "at5" (`TOLERANCES_S`; full widths, Q4).
         labels: the C labels that `labels_N` points into.
         framerate: frames a second of the metric's grid, >= 1; SoccerNet always uses 2, whatever the features' rate.
+        corrected: mend the mistakes (see the module); published figures are not.
 
     Raises:
         UsageError: there is no such metric.
         ValueError: the two differ in length, a label index is outside of `labels`, a position lies more than 120
-            minutes before the start, or a confidence is NaN.
+            minutes before the start (unless corrected), or a confidence is NaN.
     """
     if metric not in TOLERANCES_S:
         raise UsageError(f"There is no metric {metric!r}; choose one of {', '.join(TOLERANCES_S)}.")
-    if len(truths) != len(predictions):
-        raise ValueError(f"{len(truths)} halves of truth, but {len(predictions)} of predictions")
-    if framerate < 1:
-        raise ValueError(f"framerate is {framerate}; at least 1 is needed")
-    reaches = [tolerance * framerate // 2 for tolerance in TOLERANCES_S[metric]]  # Q4
-    tally = _Tally(_Grid(len(labels), framerate, reach=reaches[-1]), reaches)
-    for start in range(0, len(truths), _HALVES_AT_ONCE):
-        block = slice(start, start + _HALVES_AT_ONCE)
-        tally.match([tally.count(t, p) for t, p in zip(truths[block], predictions[block], strict=True)])
-    overall, visible, unshown = _averages(tally)
+    tally = _tally(truths, predictions, TOLERANCES_S[metric], len(labels), framerate, corrected)
+    overall, visible, unshown = _averages(tally, corrected)
     actions_CV = tally.actions_CV
     return MapResult(
         metric=metric,
@@ -144,209 +166,78 @@ def average_map(
         unshown=unshown,
         actions=tuple(actions_CV.sum(axis=1).tolist()),
         visible_actions=tuple(actions_CV[:, 1].tolist()),
+        corrected=corrected,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """The cells of a half, numbered label by label, frame by frame.
-
-    The cells of two labels (or halves) are further apart than any tolerance reaches, so that one search over all
-    cells never finds a neighbour's.
-    """
-
-    labels: int
-    framerate: int
-    reach: int
-
-    @property
-    def frames(self) -> int:
-        return HALF_S * self.framerate
-
-    @property
-    def stride(self) -> int:
-        return self.frames + self.reach
-
-    @property
-    def size(self) -> int:
-        return self.labels * self.stride
-
-    def cells(self, positions_ms_N: INT, labels_N: INT) -> INT:
-        """Return the cell of each place (Q1)."""
-        if not positions_ms_N.size:
-            return np.zeros(0, np.int64)
-        # The order of operations is the original's: at 25 fps another one moves some frames by one.
-        frames = positions_ms_N / 1000
-        frames *= self.framerate
-        frames_N = np.minimum(frames, self.frames - 1, out=frames).astype(np.int64)
-        if frames_N.min() < 0:
-            if frames_N.min() < -self.frames:
-                raise ValueError(f"a position lies more than {HALF_S} s before the half's start")
-            frames_N[frames_N < 0] += self.frames
-        if labels_N.min() < 0 or labels_N.max() >= self.labels:
-            raise ValueError(f"a label index is not in 0 … {self.labels - 1}")
-        frames_N += labels_N * self.stride
-        return frames_N
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Half:
-    """One half on the grid: its actions, and those predictions that an action can reach."""
-
-    actions_G: INT  # cells
-    cells_P: INT
-    scores_P: FLOAT
-    bins_P: INT32
-
-
-class _Tally:
-    """Counts over all halves.
-
-    Predictions and hits (per tolerance) are counted in bins: label, unshown or visible, last threshold passed.
-    """
-
-    def __init__(self, grid: _Grid, reaches: Sequence[int]) -> None:
-        self.grid = grid
-        self.reaches = reaches
-        self.actions_CV: INT = np.zeros((grid.labels, 2), np.int64)
-        self.predictions_CVK: INT = np.zeros((grid.labels, 2, _K), np.int64)
-        self.hits_TCVK: INT = np.zeros((len(reaches), grid.labels, 2, _K), np.int64)
-
-    def count(self, truth: Truth, predictions: Predictions) -> _Half:
-        """Count the actions and predictions of a half, and return what is to be matched."""
-        grid = self.grid
-        actions_G, visible_G = _last_written(grid.cells(truth.positions_ms_N, truth.labels_N), truth.visible_N)
-        order = np.argsort(actions_G)
-        actions_G = actions_G[order]
-        classes_G = actions_G // grid.stride * 2 + visible_G[order]
-        cells_N, scores_N = _last_written(
-            grid.cells(predictions.positions_ms_N, predictions.labels_N),
-            np.asarray(predictions.confidences_N, np.float64),  # float32 would round at the thresholds
-        )
-        if not scores_N.min(initial=0) >= 0:  # so written, NaN is caught too
-            cells_N, scores_N = _existing(cells_N, scores_N)
-        bins_N = _thresholds_passed(scores_N)
-        bins_N += _first_bins(actions_G, classes_G, grid)[cells_N]
-        self.actions_CV += np.bincount(classes_G, minlength=self.actions_CV.size).reshape(-1, 2)
-        self.predictions_CVK += np.bincount(bins_N, minlength=self.predictions_CVK.size).reshape(-1, 2, _K)
-        in_reach = np.zeros(grid.size, bool)
-        for cell in actions_G.tolist():
-            in_reach[max(cell - grid.reach, 0) : cell + grid.reach + 1] = True
-        near = np.flatnonzero(in_reach[cells_N])
-        near = near[np.argsort(cells_N[near])]
-        return _Half(actions_G, cells_N[near], scores_N[near], bins_N[near])
-
-    def match(self, halves: Sequence[_Half]) -> None:
-        """Match predictions to actions, and count the hits."""
-        starts = [i * self.grid.size for i in range(len(halves))]
-        actions_G = np.concatenate([half.actions_G + start for half, start in zip(halves, starts, strict=True)])
-        cells_P = np.concatenate([half.cells_P + start for half, start in zip(halves, starts, strict=True)])
-        scores_P = np.concatenate([half.scores_P for half in halves])
-        bins_P = np.concatenate([half.bins_P for half in halves])
-        if not cells_P.size:
-            return
-        hits = _hits(actions_G, cells_P, scores_P, self.reaches)
-        for hits_CVK, hits_N in zip(self.hits_TCVK, hits, strict=True):
-            hits_CVK += np.bincount(bins_P[hits_N], minlength=hits_CVK.size).reshape(hits_CVK.shape)
-
-
-def _last_written(cells_N: INT, values_N: NDArray[_Value]) -> tuple[INT, NDArray[_Value]]:
-    """Return the occupied cells, and the value written last into each (Q2)."""
-    if len(cells_N):
-        taken = np.zeros(int(cells_N.max()) + 1, bool)
-        taken[cells_N] = True
-        if np.count_nonzero(taken) < len(cells_N):
-            cells_N, last = np.unique(cells_N[::-1], return_index=True)
-            values_N = values_N[::-1][last]
-    return cells_N, values_N
-
-
-def _existing(cells_N: INT, scores_N: FLOAT) -> tuple[INT, FLOAT]:
-    """Leave out the cells whose score is negative (Q3)."""
-    if np.isnan(scores_N).any():
-        raise ValueError("a confidence is NaN")
-    return cells_N[scores_N >= 0], scores_N[scores_N >= 0]
-
-
-def _first_bins(actions_G: INT, classes_G: INT, grid: _Grid) -> INT32:
-    """Return for each cell the first bin of its class: its label, and the visibility of the nearest action (Q7)."""
-    labels_G = classes_G // 2
-    follows_G = np.diff(labels_G, prepend=-1) == 0
-    halfway_G = (np.roll(actions_G, 1) + actions_G) // 2
-    starts_G = np.where(follows_G, halfway_G, labels_G * grid.stride)
-    # Each label's own start stands as unshown; where an action begins there too, the action comes after and prevails.
-    labels_C = np.arange(grid.labels)
-    starts = np.concatenate([labels_C * grid.stride, starts_G])
-    order = np.argsort(starts, kind="stable")
-    classes = np.concatenate([2 * labels_C, classes_G])[order]
-    return np.repeat((classes * _K).astype(np.int32), np.diff(starts[order], append=grid.size))
-
-
-def _thresholds_passed(scores_N: FLOAT) -> INT32:
-    """Return the index of the last threshold that each score, >= 0, reaches (Q6)."""
-    # Rounded up by a hair, the quotient is never too low, and too high by one at most.
-    passed_N = np.minimum(scores_N, 1.0)
-    passed_N *= (_K - 1) * (1 + 1e-12)
-    bins_N = passed_N.astype(np.int32)
-    np.floor(passed_N, out=passed_N)
-    passed_N *= _STEP
-    bins_N[scores_N < passed_N] -= 1
-    return bins_N
-
-
-def _hits(actions_G: INT, cells_P: INT, scores_P: FLOAT, reaches: Sequence[int]) -> list[INT]:
-    """Return, for each reach in frames, rising, the predictions that are hits."""
-    first_G = np.searchsorted(cells_P, actions_G - reaches[-1])
-    end_G = np.searchsorted(cells_P, actions_G + reaches[-1], side="right")
-    width = int((end_G - first_G).max(initial=0))
-    # Past an action's own end lie cells out of its reach, or copies of the last one, which do no harm.
-    near_GW = np.minimum(first_G[:, None] + np.arange(width), len(cells_P) - 1)
-    distance_GW = np.abs(cells_P[near_GW] - actions_G[:, None])
-    score_GW = scores_P[near_GW]
-    holder_P = np.full(len(cells_P), len(actions_G))
-    return [_assign(near_GW, np.where(distance_GW <= reach, score_GW, -1.0), holder_P) for reach in reaches]
-
-
-def _assign(near_GW: INT, score_GW: FLOAT, holder_P: INT) -> INT:
-    """Return the predictions chosen when each action, in time order, takes its best free one (Q5).
-
-    Rather than one after another, all actions ask at once for their best prediction that no earlier action holds; it
-    goes to the earliest that asks, and the others ask again. An action never wants back what it lost, so the outcome
-    is the same, in as many rounds as the longest chain of displacements.
+def curves(
+    truths: Sequence[Truth],
+    predictions: Sequence[Predictions],
+    tolerance_s: int,
+    labels: Sequence[str] = SOCCERNET_LABELS,
+    framerate: int = 2,
+    corrected: bool = False,
+) -> tuple[Curve, Curve, Curve]:
+    """Return the curves that average precision is taken from: over all, the visible and the unshown actions.
 
     Args:
-        near_GW: the predictions around each action, in time order.
-        score_GW: their scores; -1 where out of reach.
-        holder_P: the action that holds each prediction; G = none, on entry and on return.
+        truths: as for `average_map`, like all others but
+        predictions: as there.
+        tolerance_s: full width, seconds, >= 1 (Q4).
+        labels: as there.
+        framerate: as there.
+        corrected: as there.
+
+    Raises:
+        ValueError: as for `average_map`, or the tolerance is below 1.
     """
-    order_G = np.arange(len(near_GW))
-    choice_G = np.full(len(near_GW), -1)
-    asking = order_G if near_GW.size else order_G[:0]
-    while asking.size:
-        near = near_GW[asking]
-        free = np.where(holder_P[near] > asking[:, None], score_GW[asking], -1.0)
-        best = free.argmax(axis=1)
-        row = np.arange(len(asking))
-        found = free[row, best] >= 0
-        choice_G[asking] = np.where(found, near[row, best], -1)
-        np.minimum.at(holder_P, choice_G[asking[found]], asking[found])
-        asking = np.flatnonzero((choice_G >= 0) & (holder_P[choice_G] != order_G))
-    chosen = choice_G[choice_G >= 0]
-    holder_P[chosen] = len(near_GW)
-    return chosen
+    if tolerance_s < 1:
+        raise ValueError(f"tolerance_s is {tolerance_s}; at least 1 is needed")
+    tally = _tally(truths, predictions, (tolerance_s,), len(labels), framerate, corrected)
+    thresholds_K = np.linspace(0, 1, THRESHOLDS)
+    overall, visible, unshown = (Curve(thresholds_K, p[0], r[0]) for p, r, _ in _parts(tally))
+    return overall, visible, unshown
 
 
-def _averages(tally: _Tally) -> tuple[Averages, Averages, Averages]:
-    """Return the averages over all, the visible and the unshown actions."""
+def _tally(
+    truths: Sequence[Truth],
+    predictions: Sequence[Predictions],
+    tolerances_s: Sequence[int],
+    labels: int,
+    framerate: int,
+    corrected: bool,
+) -> Tally:
+    """Return the counts over all halves, at each tolerance."""
+    if len(truths) != len(predictions):
+        raise ValueError(f"{len(truths)} halves of truth, but {len(predictions)} of predictions")
+    if framerate < 1:
+        raise ValueError(f"framerate is {framerate}; at least 1 is needed")
+    reaches = [reach_frames(tolerance, framerate) for tolerance in tolerances_s]
+    tally = Tally(labels, framerate, reaches, corrected)
+    tally.add(truths, predictions)
+    return tally
+
+
+def _parts(tally: Tally) -> Iterable[tuple[FLOAT, FLOAT, INT]]:
+    """Yield precision and recall (T, C, K), and actions (C,), over all, the visible and the unshown actions."""
     hits_TCVK, predictions_CVK = _from_threshold_up(tally.hits_TCVK), _from_threshold_up(tally.predictions_CVK)
-    parts = []
     for chosen in ([0, 1], [1], [0]):
         hits_TCK = hits_TCVK[:, :, chosen].sum(axis=2)
+        actions_C = tally.actions_CV[:, chosen].sum(axis=1)
         precision_TCK = _ratio(hits_TCK, predictions_CVK[:, chosen].sum(axis=1))
-        recall_TCK = _ratio(hits_TCK, tally.actions_CV[:, chosen].sum(axis=1)[:, None])
-        parts.append(_over_tolerances(_average_precision(precision_TCK, recall_TCK)))
+        yield precision_TCK, _ratio(hits_TCK, actions_C[:, None]), actions_C
+
+
+def _averages(tally: Tally, corrected: bool) -> tuple[Averages, Averages, Averages]:
+    """Return the averages over all, the visible and the unshown actions."""
+    parts = []
+    for precision_TCK, recall_TCK, actions_C in _parts(tally):
+        per_label_C = _over_tolerances(_average_precision(precision_TCK, recall_TCK))
+        counted_C = per_label_C[actions_C > 0] if corrected else per_label_C  # Q8
+        mean = float(counted_C.mean()) if counted_C.size else 0.0
+        parts.append(Averages(tuple(per_label_C.tolist()), mean))
     overall, visible, unshown = parts
-    if len(tally.reaches) > 1:
+    if len(tally.reaches) > 1 and not corrected:
         times, by = _UNSHOWN_FACTOR
         unshown = Averages(unshown.per_label, unshown.mean * times / by)
     return overall, visible, unshown
@@ -368,9 +259,8 @@ def _average_precision(precision_TCK: FLOAT, recall_TCK: FLOAT) -> FLOAT:
     return total_TC / len(_RECALL_LEVELS)
 
 
-def _over_tolerances(precision_TC: FLOAT) -> Averages:
-    """Return the average over the tolerances (Q9)."""
-    per_label_C = precision_TC[0]
-    if len(precision_TC) > 1:
-        per_label_C = ((precision_TC[:-1] + precision_TC[1:]) / 2).sum(axis=0) / (len(precision_TC) - 1)
-    return Averages(tuple(per_label_C.tolist()), float(per_label_C.mean()))
+def _over_tolerances(precision_TC: FLOAT) -> FLOAT:
+    """Return each label's average over the tolerances (Q9)."""
+    if len(precision_TC) == 1:
+        return np.asarray(precision_TC[0])
+    return np.asarray(((precision_TC[:-1] + precision_TC[1:]) / 2).sum(axis=0) / (len(precision_TC) - 1))

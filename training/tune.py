@@ -1,19 +1,38 @@
-"""What a bundle decides with, chosen on the validation split alone: NMS radius and threshold per label."""
+"""What a bundle decides with, chosen on the validation split alone: NMS radius, calibration and threshold per label."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.export import Choice
-from training.measure import FLOOR
-from training.scoring import Scored, measure, spots_of
+from training.calibrate import UNCHANGED, Calibration, calibrate, fit_calibration
+from training.scoring import FLOOR, Scored, measure, spots_of
 
 RADII_S = (1.0, 1.5, 2.0, 3.0)
+"""Radii to choose from where the head places its actions (displacement)."""
+WIDE_RADII_S = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
+"""Radii to choose from for heads that score whole windows, whose peaks are as wide as these."""
 TOLERANCE_S = 2.5
 """A spot this near to an action of its label is right, when thresholds are chosen."""
 ENOUGH = 8
-"""A label with fewer actions on the split takes the threshold that is best for all labels together."""
+"""A label with fewer actions on the split shares threshold and calibration with all labels together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen on the validation split, per label.
+
+    Attributes:
+        thresholds: of calibrated confidences.
+        radii_s: NMS radius.
+        calibration: how scores become confidences; labels that are missing are left as they are.
+        errors: expected calibration error of all labels' spots, before and after.
+    """
+
+    thresholds: Mapping[str, float]
+    radii_s: Mapping[str, float]
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    errors: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,19 +44,63 @@ class Ranked:
     actions: int
 
 
-def choose(scored: Sequence[Scored], labels: Sequence[str]) -> Choice:
-    """Return the radius with the best tight Average-mAP, and thresholds with the best F1 under that radius."""
+def choose(
+    scored: Sequence[Scored],
+    labels: Sequence[str],
+    radii_s: Sequence[float] = RADII_S,
+    *,
+    calibrated: bool = False,
+) -> Choice:
+    """Return the radius with the best tight Average-mAP, and thresholds with the best F1 under that radius.
+
+    Args:
+        scored: the validation split.
+        labels: order of the scores' columns.
+        radii_s: to choose from.
+        calibrated: also fit a calibration, and choose thresholds of the calibrated confidences.
+    """
 
     def tight(radius_s: float) -> float:
         return measure(scored, labels, dict.fromkeys(labels, radius_s)).overall.mean
 
-    radii: dict[str, float] = dict.fromkeys(labels, max(RADII_S, key=tight))
+    radii: dict[str, float] = dict.fromkeys(labels, max(radii_s, key=tight))
     ranked = {label: rank(scored, labels, label, radii) for label in labels}
+    calibration, errors = _calibration(ranked) if calibrated else ({}, None)
+    ranked = {label: _calibrated(found, calibration.get(label, UNCHANGED)) for label, found in ranked.items()}
     common = best_threshold(list(ranked.values()))
     thresholds = {
         label: best_threshold([found]) if found.actions >= ENOUGH else common for label, found in ranked.items()
     }
-    return Choice(thresholds=thresholds, radii_s=radii)
+    return Choice(thresholds, radii, calibration, errors)
+
+
+def _calibration(ranked: Mapping[str, Ranked]) -> tuple[dict[str, Calibration], tuple[float, float]]:
+    """Return each label's calibration, and the expected calibration error before and after."""
+    together = fit_calibration(
+        np.concatenate([f.confidences for f in ranked.values()]), np.concatenate([f.right for f in ranked.values()])
+    )
+    found = {
+        label: fit_calibration(f.confidences, f.right) if f.actions >= ENOUGH else together
+        for label, f in ranked.items()
+    }
+    before = expected_calibration_error(list(ranked.values()))
+    after = expected_calibration_error([_calibrated(f, found[label]) for label, f in ranked.items()])
+    return found, (round(before, 4), round(after, 4))
+
+
+def _calibrated(found: Ranked, calibration: Calibration) -> Ranked:
+    return Ranked(calibrate(found.confidences, calibration), found.right, found.actions)
+
+
+def expected_calibration_error(found: Sequence[Ranked], bins: int = 10) -> float:
+    """Return how far confidences are from the share of right spots, on average over equally wide bins of confidence."""
+    confidences = np.concatenate([f.confidences for f in found])
+    right = np.concatenate([f.right for f in found])
+    if not len(confidences):
+        return 0.0
+    bin_of = np.minimum((confidences * bins).astype(int), bins - 1)
+    gaps = [abs(confidences[bin_of == b].sum() - right[bin_of == b].sum()) for b in range(bins)]
+    return float(sum(gaps) / len(confidences))
 
 
 def rank(scored: Sequence[Scored], labels: Sequence[str], label: str, radii_s: Mapping[str, float]) -> Ranked:
@@ -48,7 +111,7 @@ def rank(scored: Sequence[Scored], labels: Sequence[str], label: str, radii_s: M
         spots = sorted(
             ((t, p) for name, t, p in spots_of(one, labels, radii_s, floor) if name == label), key=lambda s: -s[1]
         )
-        free = [a.time_s for a in one.half.actions if a.label == label]
+        free = [a.time_s for a in one.actions if a.label == label]
         actions += len(free)
         for time_s, confidence in spots:
             near = min(free, key=lambda t: abs(t - time_s), default=None)
@@ -73,5 +136,5 @@ def best_threshold(found: Sequence[Ranked]) -> float:
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + actions)
     best = int(np.argmax(f1))
     low = confidences[order[best]]
-    below = confidences[order[best + 1]] if best + 1 < len(order) else FLOOR
+    below = confidences[order[best + 1]] if best + 1 < len(order) else min(FLOOR, low)
     return round(float((low + below) / 2), 4)

@@ -1,6 +1,7 @@
 """Recordings to feature files, and spots from feature files, as a user runs them."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,10 @@ def test_a_folder_of_matches_gives_a_folder_of_results(touchline: Touchline, fea
     assert touchline("spot", tmp_path / "features", "--bundle", "bundles/demo", "--out", out).code == 0
     found = json.loads((out / "league" / "season" / "match" / "results_spotting.json").read_text())["predictions"]
     assert {p["half"] for p in found} == {"1", "2"}
+    packed = tmp_path / "results.zip"
+    assert touchline("spot", tmp_path / "features", "--bundle", "bundles/demo", "--out", packed).code == 0
+    with zipfile.ZipFile(packed) as file:
+        assert file.namelist() == ["league/season/match/results_spotting.json"]
 
 
 def test_scores_of_every_row_can_be_kept(touchline: Touchline, features: Path, tmp_path: Path) -> None:

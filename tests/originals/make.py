@@ -36,15 +36,15 @@ ARRAYS: dict[str, dict[str, tuple[slice, ...]]] = {
             for out in CALF
         },
         **{f"{size}_bn_running_{stat}_after": () for size in ("c17", "c3") for stat in ("mean", "var")},
-        "c17_avgpool_eval_spot": np.s_[:1],
+        "c17_avgpool_eval_spot": np.s_[:1,],
     },
     "calf_losses.npz": {
         **{name: np.s_[:1, 20:60] for name in ("seg_labels", "seg_pred", "seg_grad", "seg_v2021_01_grad")},
         **{f"seg_{release}scan_class{c}": np.s_[::8, ::2] for release in ("", "v2021_01_") for c in (2, 5, 16)},
-        **{"seg_scan_x": np.s_[::8], "seg_scan_p": np.s_[::2], "seg_extremes_class2": ()},
+        **{"seg_scan_x": np.s_[::8,], "seg_scan_p": np.s_[::2,], "seg_extremes_class2": ()},
         **dict.fromkeys(("spot_true", "spot_pred", "spot_loss", "spot_grad", "spot_permutation"), ()),
         **{f"match_{what}": () for what in ("true", "pred", "permutation", "loss")},
-        **{f"rand_{what}": np.s_[:8] for what in ("true", "pred", "permutation", "loss")},
+        **{f"rand_{what}": np.s_[:8,] for what in ("true", "pred", "permutation", "loss")},
     },
     "calf_modified_reading.npz": {
         f"{variant}_{out}": np.s_[:1, :40]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from engines.errors import DataError, UsageError
 from engines.labels import SOCCERNET_LABELS
-from training.data.results import LABELS_NAME, RESULTS_NAME, read_predictions, read_truth
+from streamer.results import zip_results
+from training.data.results import LABELS_NAME, RESULTS_NAME, find_matches, read_predictions, read_truth
 from training.evaluate import add_arguments, run
 
 MATCH = "league/2031-2032/2031-08-16 - 15-00 A 1 - 0 B"
@@ -162,6 +164,83 @@ def test_the_originals_figures_come_out_of_a_tree(
         result = evaluate_json(capsys, tmp_path, "--labels", tmp_path, "--metric", metric)
         for key, value in wanted.items():
             assert result[key] == pytest.approx(value, abs=1e-12, rel=0), f"{metric} {key}"
+
+
+def test_corrected_leaves_out_and_names_what_never_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = (write_results(tmp_path), "--labels", write_labels(tmp_path), "--corrected")
+    result = evaluate_json(capsys, *files)
+    assert result["corrected"] is True
+    assert result["a_mAP"] == result["a_mAP_occurring"] == 0.9375
+    assert set(result["labels_without_action"]) == set(SOCCERNET_LABELS) - {"Goal", "Foul"}
+    evaluate(*files)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "average of the 2 occurring 93.75 100.00 87.50 2" in said
+    assert "average of all" not in said
+    assert "Never happens: Penalty, Kick-off" in said
+
+
+def test_clock_chooses_whole_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = write_labels(tmp_path, [ACTIONS[0] | {"position": "100900"}])
+    files = (write_results(tmp_path, [PREDICTIONS[0] | {"position": "101000"}]), "--labels", labels, "--metric", "at1")
+    assert evaluate_json(capsys, *files)["a_mAP_occurring"] == 1
+    assert evaluate_json(capsys, *files, "--clock", "gameTime")["a_mAP_occurring"] == 0
+    truth, _ = read_truth(labels, clock="gameTime")
+    assert truth[1].positions_ms_N.tolist() == [100_000]
+
+
+# Zips
+
+
+def test_a_zip_is_judged_like_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for match in (MATCH, OTHER):
+        write_labels(tmp_path / "labels" / match)
+        write_results(tmp_path / "results" / match)
+    packed = tmp_path / "challenge.zip"
+    assert zip_results(tmp_path / "results", packed) == [MATCH, OTHER]
+    with zipfile.ZipFile(packed) as file:
+        assert file.namelist() == [f"{MATCH}/{RESULTS_NAME}", f"{OTHER}/{RESULTS_NAME}"]
+    judged = [
+        evaluate_json(capsys, results, "--labels", tmp_path / "labels") for results in (packed, tmp_path / "results")
+    ]
+    assert judged[0] == judged[1]
+
+
+def test_a_zip_depends_on_nothing_but_the_results(tmp_path: Path) -> None:
+    write_results(tmp_path / "results" / MATCH)
+    (tmp_path / "results" / MATCH / "notes.txt").write_text("not for the challenge")
+    packed = [tmp_path / name for name in ("one.zip", "two.zip")]
+    for path in packed:
+        zip_results(tmp_path / "results", path)
+    assert packed[0].read_bytes() == packed[1].read_bytes()
+    assert find_matches(packed[0], RESULTS_NAME) == [MATCH]
+
+
+def test_results_that_cannot_be_packed_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no <league>/<season>/<match>/results_spotting\.json"):
+        zip_results(tmp_path, tmp_path / "out.zip")
+    write_results(tmp_path / MATCH)
+    with pytest.raises(DataError, match="cannot be packed"):
+        zip_results(tmp_path, tmp_path / "nowhere" / "out.zip")
+
+
+def test_damaged_and_lonely_zips_are_refused(tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    single = write_labels(labels / MATCH)
+    write_results(tmp_path / "results" / MATCH)
+    packed = tmp_path / "challenge.zip"
+    zip_results(tmp_path / "results", packed)
+    with pytest.raises(UsageError, match="is a zip; give two files or two folders"):
+        evaluate(packed, "--labels", single)
+    content = bytearray(packed.read_bytes())
+    content[len(MATCH) + 60] ^= 0xFF
+    packed.write_bytes(content)
+    assert "is not a readable zip" in refused(packed, labels)
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr(f"{MATCH}/{RESULTS_NAME}", "{")
+    assert f"{packed}: {MATCH}/{RESULTS_NAME}: is not JSON" in refused(packed, labels)
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr(f"results/{MATCH}/{RESULTS_NAME}", json.dumps({"predictions": []}))
+    assert "holds no <league>/<season>/<match>/" in refused(packed, labels)
 
 
 def test_a_file_and_a_folder_are_refused(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from originals import Originals
 
 from engines.actions import Action
 from engines.errors import UsageError
 from training.data.results import HALVES, read_predictions, read_truth
-from training.metric import TOLERANCES_S, MapResult, Predictions, Truth, average_map
+from training.matching import Grid, match
+from training.metric import TOLERANCES_S, MapResult, Predictions, Truth, average_map, curves
 
 LABELS = ("Goal", "Foul", "Corner")
 
@@ -39,14 +41,6 @@ def goal_ap(actions: Sequence[Happened], predicted: Sequence[Predicted], metric:
 # The original's numbers
 
 
-@pytest.fixture
-def fixtures(shared: Path) -> Path:
-    path = shared / "fixtures"
-    if not path.is_dir():
-        pytest.skip("../shared/fixtures is not there")
-    return path
-
-
 def differences(got: dict[str, Any], wanted: dict[str, Any], tolerance: float) -> Iterator[str]:
     for key, value in wanted.items():
         if value is None or got[key] is None:
@@ -57,25 +51,76 @@ def differences(got: dict[str, Any], wanted: dict[str, Any], tolerance: float) -
             yield f"{key}: {got[key]}, not {value}"
 
 
-def test_every_case_of_the_original_is_reproduced(fixtures: Path, tmp_path: Path) -> None:
-    cases = json.loads((fixtures / "metric_cases.json").read_text(encoding="utf-8"))
+def halves_of(case: dict[str, Any], folder: Path, games: Sequence[str]) -> tuple[list[Truth], list[Predictions]]:
+    params, labels = case["params"], list(case["params"]["event_dictionary"])
+    truths, predictions = [], []
+    for game in games:
+        content = case["games"][game]
+        (folder / "labels.json").write_text(json.dumps({"annotations": content["annotations"]}))
+        (folder / "results.json").write_text(json.dumps({"predictions": content["predictions"]}))
+        truth, _ = read_truth(folder / "labels.json", labels, params["version"])
+        found, _ = read_predictions(folder / "results.json", labels)
+        truths += [truth[half] for half in HALVES]
+        predictions += [found[half] for half in HALVES]
+    return truths, predictions
+
+
+def test_every_case_of_the_original_is_reproduced(originals: Originals, tmp_path: Path) -> None:
+    cases = originals.json("metric_cases")
     wrong = []
     for name, case in cases.items():
         params, labels = case["params"], list(case["params"]["event_dictionary"])
-        truths, predictions = [], []
-        for game in case["games"].values():
-            (tmp_path / "labels.json").write_text(json.dumps({"annotations": game["annotations"]}))
-            (tmp_path / "results.json").write_text(json.dumps({"predictions": game["predictions"]}))
-            truth, _ = read_truth(tmp_path / "labels.json", labels, params["version"])
-            found, _ = read_predictions(tmp_path / "results.json", labels)
-            truths += [truth[half] for half in HALVES]
-            predictions += [found[half] for half in HALVES]
+        truths, predictions = halves_of(case, tmp_path, list(case["games"]))
         for metric, wanted in case["results"].items():
             result = average_map(truths, predictions, metric, labels, params["framerate"])
             got = result.as_soccernet(params["version"])
             wrong += [f"{name}, {metric}: {text}" for text in differences(got, wanted, 1e-12)]
     assert not wrong, "\n".join(wrong)
-    assert len(cases) == 40
+    assert len(cases) == (40 if originals.whole else 17)
+
+
+@pytest.mark.parametrize("tolerance_s", [1, 2, 5, 20, 60])
+def test_matches_of_a_half_are_the_originals(originals: Originals, tolerance_s: int) -> None:
+    arrays = originals.arrays("metric_arrays")
+    cases = [name.removesuffix("_target") for name in arrays if name.endswith("_target")]
+    assert cases
+    for name in cases:
+        target, detection = arrays[f"{name}_target"], arrays[f"{name}_detection"]
+        happened, said = np.flatnonzero(target), np.flatnonzero(detection >= 0)
+        truth = Truth(happened * 500, 0 * happened, target[happened] > 0)
+        predictions = Predictions(said * 500, 0 * said, detection[said])
+        matched = match(truth, predictions, tolerance_s, LABELS)
+        got = np.stack([predictions.confidences_N[matched.rows_M], matched.hits_M, 2 * matched.visible_M - 1], axis=1)
+        assert got.tolist() == arrays[f"{name}_d{2 * tolerance_s}_rows"].tolist()
+        counts = average_map([truth], [predictions], "at1", LABELS)
+        shown = counts.visible_actions[0]
+        assert [shown, counts.actions[0] - shown] == arrays[f"{name}_d{2 * tolerance_s}_n"].tolist()
+
+
+def test_every_frame_is_as_visible_as_its_nearest_action(originals: Originals) -> None:
+    arrays = originals.arrays("metric_arrays")
+    for name in [name.removesuffix("_closest") for name in arrays if name.endswith("_closest")]:
+        target, frames = arrays[f"{name}_target"], np.arange(len(arrays[f"{name}_target"]))
+        happened = np.flatnonzero(target)
+        truth = Truth(happened * 500, 0 * happened, target[happened] > 0)
+        everywhere = Predictions(frames * 500, 0 * frames, np.full(len(frames), 0.5))
+        visible = match(truth, everywhere, 1, LABELS).visible_M
+        assert visible.tolist() == (arrays[f"{name}_closest"] > 0).tolist()
+
+
+def test_curves_are_the_originals(originals: Originals, tmp_path: Path) -> None:
+    if not originals.whole:
+        pytest.skip("the copies hold no curves")
+    arrays = originals.arrays("metric_arrays")
+    case = originals.json("metric_cases")["random_3games"]
+    truths, predictions = halves_of(case, tmp_path, list(case["games"])[:1])
+    found = curves(truths, predictions, int(arrays["curve_delta"]) // 2, list(case["params"]["event_dictionary"]))
+    for curve, part in zip(found, ("", "_visible", "_unshown"), strict=True):
+        for label in range(17):
+            # the original sorts each label's points by recall, in no certain order where they are equal
+            got = sorted(zip(curve.recall_CK[label], curve.precision_CK[label], strict=True))
+            columns = (arrays[f"curve_{what}{part}"][:, label].tolist() for what in ("recall", "precision"))
+            assert np.array(got) == pytest.approx(np.array(sorted(zip(*columns, strict=True))), abs=1e-6)
 
 
 def timing_data(step_frames: int) -> tuple[list[Truth], list[Predictions]]:
@@ -96,8 +141,8 @@ def timing_data(step_frames: int) -> tuple[list[Truth], list[Predictions]]:
     return truths, predictions
 
 
-def test_twenty_dense_games_give_the_originals_figures(fixtures: Path) -> None:
-    for wanted in json.loads((fixtures / "metric_timing.json").read_text(encoding="utf-8")):
+def test_twenty_dense_games_give_the_originals_figures(originals: Originals) -> None:
+    for wanted in originals.json("metric_timing"):
         truths, predictions = timing_data(wanted["step_frames"])
         metric = {12: "loose", 5: "tight", 1: "at1"}[len(wanted["deltas_s"])]
         result = average_map(truths, predictions, metric)
@@ -364,6 +409,90 @@ def test_float32_confidences_are_not_rounded_at_the_thresholds() -> None:
     truth = Truth(places[::3], label[::3], label[::3] == 0)
     got, wanted = (Predictions(places, label, values) for values in (singles, singles.astype(float)))
     assert average_map([truth], [got]) == average_map([truth], [wanted])
+
+
+@pytest.mark.parametrize("framerate", [1, 2, 3, 4, 8, 25])
+def test_frames_are_those_of_the_originals_arithmetic(framerate: int) -> None:
+    times_ms = np.concatenate([np.arange(200_000), np.arange(0, 7_200_000, 997), np.arange(0, 7_200_000, 125) - 1])[:-1]
+    times_ms = np.maximum(times_ms, 0)
+    nothing = Predictions(times_ms[:0], times_ms[:0], times_ms[:0] / 1)
+    truth = Truth(times_ms, 0 * times_ms, times_ms >= 0)
+    grid = Grid.of(truth, nothing, 1, framerate, 0, False)
+    assert grid.cells(times_ms, 0 * times_ms).tolist() == [int(framerate * (ms / 1000)) for ms in times_ms.tolist()]
+
+
+# Corrected
+
+
+def corrected(actions: Sequence[Happened], predicted: Sequence[Predicted], metric: str = "at1") -> MapResult:
+    return average_map([truth_of(*actions)], [Predictions.of(predicted, LABELS)], metric, LABELS, corrected=True)
+
+
+def test_corrected_best_prediction_in_a_cell_wins_in_any_order() -> None:
+    action, alarm = [("Goal", 100.0, True)], ("Goal", 50.0, 0.5)
+    sure, unsure, none = ("Goal", 100.0, 0.9), ("Goal", 100.3, 0.1), ("Goal", 100.2, -0.1)
+    for order in ([alarm, sure, unsure, none], [none, unsure, sure, alarm], [unsure, alarm, none, sure]):
+        assert corrected(action, order).overall.per_label[0] == 1
+
+
+def test_corrected_labels_without_an_action_are_named_and_not_in_the_mean() -> None:
+    actions = [("Goal", 100.0, True), ("Goal", 200.0, False), ("Corner", 300.0, True)]
+    predicted = [("Goal", 100.0, 0.9), ("Goal", 200.0, 0.9), ("Foul", 10.0, 0.9)]
+    result = corrected(actions, predicted, "tight")
+    assert result.absent == ("Foul",)
+    assert result.corrected
+    assert result.overall.mean == result.occurring_mean == pytest.approx(1 / 2)
+    assert result.visible.mean == pytest.approx(1 / 2)
+    assert result.unshown.mean == pytest.approx(1)
+
+
+def test_corrected_negative_positions_lie_on_the_first_frame() -> None:
+    early = [("Goal", -5.0, 0.9)]
+    assert corrected([("Goal", 0.0, True)], early).overall.per_label[0] == 1
+    assert corrected([("Goal", 7195.0, True)], early).overall.per_label[0] == 0
+    assert goal_ap([("Goal", 7195.0, True)], early) == 1
+
+
+def test_corrected_nothing_at_all_scores_zero() -> None:
+    result = corrected([], [])
+    assert (result.overall.mean, result.unshown.mean, result.absent) == (0, 0, LABELS)
+
+
+@given(SPOTS, SPOTS)
+def test_corrected_differs_only_in_means_where_cells_hold_one_prediction(
+    actions: list[tuple[str, int, float]], predicted: list[tuple[str, int, float]]
+) -> None:
+    truth = [(label, float(time_s), value < 0.7) for label, time_s, value in actions]
+    plain, mended = score(truth, predicted, "tight"), corrected(truth, predicted, "tight")
+    for part in ("overall", "visible", "unshown"):
+        assert getattr(mended, part).per_label == getattr(plain, part).per_label
+    assert mended.overall.mean == pytest.approx(plain.occurring_mean, abs=1e-12)
+
+
+# Curves and matches
+
+
+def test_curves_end_in_the_precision_and_recall_of_all_predictions() -> None:
+    predicted = [("Goal", 100.0, 0.9), ("Goal", 500.0, 0.4)]
+    truths = [truth_of(("Goal", 100.0, True), ("Goal", 300.0, False))]
+    overall, visible, unshown = curves(truths, [Predictions.of(predicted, LABELS)], 5, LABELS)
+    assert (overall.precision_CK[0, 0], overall.recall_CK[0, 0]) == (0.5, 0.5)
+    sure = int(np.searchsorted(overall.thresholds_K, 0.6))
+    assert (overall.precision_CK[0, sure], overall.recall_CK[0, sure]) == (1, 0.5)
+    assert (visible.recall_CK[0, 0], unshown.recall_CK[0, 0]) == (1, 0)
+
+
+def test_matches_leave_out_what_does_not_count() -> None:
+    predicted = [("Goal", 100.0, 0.9), ("Goal", 100.0, 0.8), ("Foul", 5.0, -1.0), ("Goal", 101.0, 0.7)]
+    truth, predictions = truth_of(("Goal", 100.0, True)), Predictions.of(predicted, LABELS)
+    plain = match(truth, predictions, 5, LABELS)
+    assert (plain.rows_M.tolist(), plain.hits_M.tolist()) == ([1, 3], [True, False])
+    assert match(truth, predictions, 5, LABELS, corrected=True).rows_M.tolist() == [0, 3]
+
+
+def test_a_tolerance_below_one_second_is_refused() -> None:
+    with pytest.raises(ValueError, match="tolerance_s is 0"):
+        curves([], [], 0)
 
 
 def test_unknown_metric_is_refused_with_the_ones_there_are() -> None:

@@ -1,9 +1,11 @@
 """The recipe from data to bundle, on two tiny matches made here."""
 
+import argparse
 import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -13,16 +15,18 @@ from command import Touchline
 
 from engines.actions import Action
 from engines.bundle import open_bundle
+from engines.errors import UsageError
 from engines.labels import SOCCERNET_LABELS
 from engines.second import Second
 from engines.spotter import Spotter
+from training import export_command, train
 from training.data.clips import ClipSampler, row_targets
 from training.data.soccernet import Half
-from training.export import Choice, ParityError, write_bundle
-from training.models.spotter import DemoNet
-from training.recipes.demo import Recipe, demo
-from training.scoring import score
-from training.tune import Ranked, best_threshold
+from training.export import ParityError, write_bundle
+from training.models.spotter import DemoNet, score
+from training.recipes import RECIPES
+from training.recipes.demo import DemoRecipe, demo
+from training.tune import Choice, Ranked, best_threshold
 
 THRESHOLDS = dict.fromkeys(SOCCERNET_LABELS, 0.1)
 RADII = dict.fromkeys(SOCCERNET_LABELS, 2.0)
@@ -32,7 +36,7 @@ def action(label: str, time_s: float) -> Action:
     return Action(label, 1, time_s)
 
 
-def make_half(recipe: Recipe, seconds: int, seed: int = 0) -> Half:
+def make_half(recipe: DemoRecipe, seconds: int, seed: int = 0) -> Half:
     rng = np.random.default_rng(seed)
     p = recipe.pictures
     pictures = rng.integers(0, 256, (seconds * p.rate, p.height, p.width, 3), np.uint8)
@@ -74,6 +78,7 @@ def test_the_bundle_scores_a_recording_as_the_network_does(tmp_path: Path) -> No
     """Front ends, window and head in ONNX Runtime, second by second, equal torch on the whole half."""
     torch.manual_seed(0)
     net = DemoNet(demo()).eval()
+    assert net.head.displacement is not None
     torch.nn.init.normal_(net.head.displacement.weight, std=0.1)
     half = make_half(demo(), 9)
     write_bundle(net, tmp_path, Choice(THRESHOLDS, RADII), {})
@@ -113,7 +118,7 @@ def test_the_threshold_with_the_best_f1_is_chosen(right: list[bool], actions: in
     assert best_threshold([Ranked(confidences, np.array(right, bool), actions)]) == pytest.approx(expected)
 
 
-def write_match(folder: Path, seconds: int = 12) -> None:
+def write_match(folder: Path, seconds: int = 6) -> None:
     """Write a match of two halves with picture, sound and a label each."""
     folder.mkdir(parents=True)
     for half in (1, 2):
@@ -147,21 +152,45 @@ def matches(tmp_path: Path) -> Path:
     return root
 
 
+def digests(bundle: Path) -> list[str]:
+    return [hashlib.sha256((bundle / f).read_bytes()).hexdigest() for f in ("visual.onnx", "audio.onnx", "head.onnx")]
+
+
+@pytest.mark.timeout(240)  # two whole trainings
 def test_the_recipe_gives_the_same_bundle_twice(touchline: Touchline, matches: Path, tmp_path: Path) -> None:
-    digests = []
     for name in ("first", "second"):
         out = tmp_path / name
         done = touchline(
             "train", "demo", "--data", matches, "--out", out, "--cache", tmp_path / "cache", "--steps", "2"
         )
         assert done.code == 0, done.err
-        digests.append(
-            [hashlib.sha256((out / f).read_bytes()).hexdigest() for f in ("visual.onnx", "audio.onnx", "head.onnx")]
-        )
         manifest = open_bundle(out).manifest
         assert set(manifest.measured) == {"valid", "test"}
         assert manifest.provenance["seed"] == demo().seed
-    assert digests[0] == digests[1]
+        assert manifest.provenance["options"] == {"steps": 2}
+    assert digests(tmp_path / "first") == digests(tmp_path / "second")
+
+
+@pytest.mark.timeout(240)  # three exports, each measured
+def test_a_checkpoint_gives_the_run_s_bundle_again(
+    matches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exported, and when the run, ended already, is resumed."""
+    monkeypatch.setitem(RECIPES, "demo", lambda: replace(demo(), clips=1, clip_s=6, threads=1))
+    where = ("--data", str(matches), "--cache", str(tmp_path / "cache"))
+    run = ("--run", str(tmp_path / "run"))
+    here(train, "demo", *where, *run, "--out", str(tmp_path / "trained"), "--steps", "1")
+    here(train, "demo", *where, *run, "--out", str(tmp_path / "resumed"), "--resume")
+    here(export_command, str(tmp_path / "run" / "last.ckpt"), *where, "--out", str(tmp_path / "exported"))
+    trained = digests(tmp_path / "trained")
+    assert trained == digests(tmp_path / "resumed") == digests(tmp_path / "exported")
+
+
+def here(command: ModuleType, *arguments: str) -> None:
+    """Run a command in this process."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args(arguments)) == 0
 
 
 def test_training_without_data_is_one_sentence(touchline: Touchline, tmp_path: Path) -> None:
@@ -172,6 +201,16 @@ def test_training_without_data_is_one_sentence(touchline: Touchline, tmp_path: P
     done = touchline("train", "demo", "--data", tmp_path / "empty", "--out", tmp_path / "out")
     assert done.code == 1
     assert "train.txt" in done.complaint
+    with pytest.raises(UsageError, match=r"last\.ckpt: there is no such checkpoint"):
+        here(train, "demo", "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "out"), "--resume")
+
+
+def test_the_recipes_are_listed_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        here(train, "--list")
+    out = capsys.readouterr().out
+    assert "demo" in out
+    assert "HMTAS" in out
 
 
 def test_a_variant_of_a_recipe_is_a_replacement() -> None:

@@ -5,8 +5,8 @@ Clips start at any picture, not only at whole seconds: live, nobody knows where 
 Shapes: B clips, T seconds of a clip, N pictures a second, H W picture, S samples a second, C labels.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from engines.second import SAMPLE_RATE_HZ
 from training.data.soccernet import Half
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(NamedTuple):
     """What one training step sees.
 
     Attributes:
@@ -92,6 +91,14 @@ class ClipSampler:
         self._rng = np.random.default_rng(seed)
         lengths = np.array([h.seconds for h in halves], float)
         self._weights = lengths / lengths.sum()
+
+    def state(self) -> dict[str, Any]:
+        """Return where the draws are, as plain values."""
+        return dict(self._rng.bit_generator.state)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on drawing from where `state` was taken."""
+        self._rng.bit_generator.state = dict(state)
 
     def batch(self) -> Batch:
         """Return the next batch."""

@@ -2,16 +2,19 @@
 
 In: `Labels-v2.json` and `results_spotting.json`, alone or in SoccerNet's tree `<root>/<league>/<season>/<match>/`. Out:
 `Truth` and `Predictions`. Promise: what the SoccerNet package reads is read alike, in the file's order; what it would
-stumble over is a DataError of one sentence. Written are results by `streamer.results`.
+stumble over is a DataError of one sentence. Results are written by `streamer.results`.
 """
 
 import json
 import math
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from pathlib import Path, PurePosixPath
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +33,9 @@ FLOAT = NDArray[np.float64]
 BOOL = NDArray[np.bool_]
 
 _FILE_NAMES = {"predictions": RESULTS_NAME, "annotations": LABELS_NAME}
+Clock = Literal["position", "gameTime"]
+"""Where an action's time is read: in milliseconds, or from the clock's whole seconds."""
+
 _FAR_MS = 10**12  # everything later than HALF_S is equal to the metric; this fits into an int64
 _V1_LABELS = ("card", "subs", "soccer")
 
@@ -87,22 +93,37 @@ class Predictions:
 
 
 def find_matches(root: Path, name: str) -> list[str]:
-    """Return the matches, as `<league>/<season>/<match>` below `root`, that have a file of this name, in order."""
-    return sorted(path.parent.relative_to(root).as_posix() for path in root.glob(f"*/*/*/{name}") if path.is_file())
+    """Return the matches, as `<league>/<season>/<match>` below `root`, that have a file of this name, in order.
+
+    Args:
+        root: a folder, or a zip of one.
+        name: the file's name.
+
+    Raises:
+        DataError: root is a file, and no zip.
+    """
+    if root.is_dir():
+        found = [path.parent.relative_to(root) for path in root.glob(f"*/*/*/{name}") if path.is_file()]
+        return sorted(path.as_posix() for path in found)
+    with _opened_zip(root) as file:
+        entries = [PurePosixPath(entry) for entry in file.namelist()]
+    return sorted(e.parent.as_posix() for e in entries if e.name == name and len(e.parts) == 4)
 
 
 def read_truth(
-    path: Path, labels: Sequence[str] = SOCCERNET_LABELS, version: int = 2
+    path: Path, labels: Sequence[str] = SOCCERNET_LABELS, version: int = 2, clock: Clock = "position"
 ) -> tuple[dict[int, Truth], Counter[str]]:
     """Return the actions of both halves, as SoccerNet's metric reads them, and how many were left out by label.
 
     Where `position` is missing, `gameTime` counts, of whose minutes the metric reads two digits ("105:30" is 5:30).
-    Training reads labels with `training.data.soccernet.read_actions`, which takes all digits.
+    CALF's and HMTAS's own evaluations read `gameTime` alone: whole seconds, up to a second early. Training
+    reads labels with `training.data.soccernet.read_actions`, which takes all digits.
 
     Args:
         path: a `Labels-v2.json`, or another file of its form.
         labels: the labels to read; actions of other labels are left out.
         version: 1 for SoccerNet-v1's `Labels.json` ("r-card", "substitution-in", …), with labels card, subs, soccer.
+        clock: "gameTime" to read that even where there is a `position`.
 
     Raises:
         DataError: the file cannot be read, or is of another form.
@@ -111,9 +132,10 @@ def read_truth(
     rows: dict[int, list[tuple[int, int, bool]]] = {half: [] for half in HALVES}
     left_out: Counter[str] = Counter()
     for where, item in _items(path, "annotations"):
-        clock = _text(item, "gameTime", where)
-        half = _half(clock.strip()[:1], where)
-        position_ms = _position(item, where) if "position" in item else _clock_ms(clock, where)
+        game_time = _text(item, "gameTime", where)
+        half = _half(game_time.strip()[:1], where)
+        by_position = clock == "position" and "position" in item
+        position_ms = _position(item, where) if by_position else _clock_ms(game_time, where)
         label = _text(item, "label", where)
         known = label if version == 2 else next((v1 for v1 in _V1_LABELS if v1 in label), label)
         if known in index:
@@ -124,21 +146,23 @@ def read_truth(
 
 
 def read_predictions(
-    path: Path, labels: Sequence[str] = SOCCERNET_LABELS
+    path: Path, labels: Sequence[str] = SOCCERNET_LABELS, match: str | None = None
 ) -> tuple[dict[int, Predictions], Counter[str]]:
     """Return the predictions for both halves, and how many were left out by label.
 
     Args:
         path: a `results_spotting.json`; of each prediction `label`, `position`, `half` and `confidence` are read.
         labels: the labels to read; predictions of other labels are left out.
+        match: of a zip, the match to read, as `find_matches` names it.
 
     Raises:
         DataError: the file cannot be read, or is of another form.
     """
     index = {label: i for i, label in enumerate(labels)}
+    entry = None if match is None else f"{match}/{RESULTS_NAME}"
     rows: dict[int, list[tuple[int, int, float]]] = {half: [] for half in HALVES}
     left_out: Counter[str] = Counter()
-    for where, item in _items(path, "predictions"):
+    for where, item in _items(path, "predictions", entry):
         half = _half(_value(item, "half", where), where)
         label = _text(item, "label", where)
         position_ms, confidence = _position(item, where), _confidence(item, where)
@@ -149,23 +173,43 @@ def read_predictions(
     return {half: Predictions._of_rows(rows[half]) for half in HALVES}, left_out
 
 
-def _items(path: Path, key: str) -> Iterator[tuple[str, dict[str, object]]]:
+def _items(path: Path, key: str, entry: str | None = None) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield each item of a file's list, and the words that say where it stands."""
     form = f'give an object with a list "{key}", as SoccerNet\'s {_FILE_NAMES[key]} is'
+    file = str(path) if entry is None else f"{path}: {entry}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes() if entry is None else _unzipped(path, entry))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; give a file that exists.") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON ({error}); {form}.") from error
+        raise DataError(f"{file}: is not JSON ({error}); {form}.") from error
     items = content.get(key) if isinstance(content, dict) else None
     if not isinstance(items, list):
-        raise DataError(f'{path}: holds no list "{key}"; {form}.')
+        raise DataError(f'{file}: holds no list "{key}"; {form}.')
     for i, item in enumerate(items):
-        where = f"{path}: {key}[{i}]"
+        where = f"{file}: {key}[{i}]"
         if not isinstance(item, dict):
             raise DataError(f"{where} is not an object; {form}.")
         yield where, item
+
+
+@contextmanager
+def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; give a file that exists.") from error
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: is not a readable zip ({error}); pack it again.") from error
+
+
+def _unzipped(path: Path, entry: str) -> bytes:
+    with _opened_zip(path) as file:
+        try:
+            return file.read(entry)
+        except KeyError as error:
+            raise DataError(f"{path}: has no entry {entry}; pack it again.") from error
 
 
 def _value(item: dict[str, object], key: str, where: str) -> object:

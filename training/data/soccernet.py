@@ -17,6 +17,8 @@ from engines.errors import DataError
 from engines.second import SAMPLE_RATE_HZ, UINT8
 from streamer.sampler import PictureSpec, Sampler, seconds_of
 from streamer.sources.libav import LibavSource
+from training.data.splits import match_folder
+from training.data.splits import read_split as read_split  # to be had from here too
 
 CACHE_VERSION = 2
 _VIDEO_NAMES = ("{half}.mp4", "{half}.mkv", "{half}.ts", "{half}_224p.mkv", "{half}_720p.mkv", "{half}_HQ.mkv")
@@ -47,16 +49,6 @@ class Half:
         return len(self.pictures_THWC) // self.spec.rate
 
 
-def read_split(root: Path, split: str) -> list[str]:
-    """Return the matches of a split, from `<root>/<split>.txt`."""
-    path = root / f"{split}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: the list of the {split} split cannot be read: {error.strerror}.") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
 def find_video(match: Path, half: int) -> Path:
     """Return the file that holds a half."""
     for name in _VIDEO_NAMES:
@@ -80,8 +72,9 @@ def load_half(root: Path, match: str, half: int, spec: PictureSpec, cache: Path)
         DataError: labels or video are missing.
         SourceError: the video cannot be decoded.
     """
-    video = find_video(root / match, half)
-    actions = tuple(a for a in read_actions(root / match / "Labels-v2.json") if a.half == half)
+    folder = match_folder(root, match)
+    video = find_video(folder, half)
+    actions = tuple(a for a in read_actions(folder / "Labels-v2.json") if a.half == half)
     key = json.dumps([CACHE_VERSION, match, half, video.stat().st_size, asdict(spec)], sort_keys=True)
     stem = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
     pictures_path, samples_path = stem.with_suffix(".pictures.npy"), stem.with_suffix(".samples.npy")

@@ -3,15 +3,23 @@
 Shapes: B clips, T seconds, N pictures, H W picture, S samples, L window rows, D width, C labels.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.labels import SOCCERNET_LABELS
-from training.data.clips import Batch
+from training.data.clips import Batch, cut
+from training.data.soccernet import Half
 from training.models.frontends import AudioFrontEnd, VisualFrontEnd
 from training.models.hmtas import CLASS_WEIGHTS, Hmtas, HmtasConfig, displacement_loss, hmtas_loss, weighted_nll
-from training.recipes.demo import Recipe
+from training.scoring import Scored
+
+if TYPE_CHECKING:
+    from training.recipes.demo import DemoRecipe
 
 VISUAL, AUDIO = "visual", "audio"
 
@@ -19,7 +27,7 @@ VISUAL, AUDIO = "visual", "audio"
 class DemoNet(nn.Module):
     """Front ends over each second, HMTAS over each window of rows."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: "DemoRecipe") -> None:
         super().__init__()
         p = recipe.pictures
         self.recipe = recipe
@@ -87,3 +95,32 @@ class DemoNet(nn.Module):
         windows = {name: self.windows(x[None]) for name, x in rows.items()}
         scores, shift, _ = self.head(windows)
         return scores[:, 1:], shift
+
+
+_BLOCK_S = 32
+
+
+@torch.no_grad()
+def rows_of(net: DemoNet, half: Half) -> dict[str, torch.Tensor]:
+    """Return each stream's rows (T, D) on the grid of whole seconds."""
+    net.eval()
+    blocks: list[dict[str, torch.Tensor]] = []
+    rate = half.spec.rate
+    for first in range(0, half.seconds, _BLOCK_S):
+        t = min(_BLOCK_S, half.seconds - first)
+        pictures, samples, valid = cut(half, first * rate, t)
+        ones = torch.from_numpy(valid.astype(np.float32))[None]
+        nothing = torch.zeros(0)
+        batch = Batch(torch.from_numpy(pictures)[None], torch.from_numpy(samples)[None], ones, ones, nothing, nothing)
+        blocks.append({name: rows[0] for name, rows in net.rows(batch).items()})
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+@torch.no_grad()
+def score(net: DemoNet, half: Half, rows: Mapping[str, torch.Tensor] | None = None) -> Scored:
+    """Return a half's scores; from `rows` if given, else from its pictures and sound."""
+    net.eval()
+    scores, shift = net.scores_of(dict(rows) if rows is not None else rows_of(net, half))
+    middles = (np.arange(len(scores)) * 1_000_000 + 500_000)[:, None]
+    times = np.maximum(middles + np.round(shift.numpy().astype(np.float64) * 1000).astype(np.int64) * 1000, 0)
+    return Scored(half.actions, scores.numpy(), times)

@@ -1,5 +1,10 @@
-"""Recipes by name."""
+"""Recipes by name: complete configurations, each with what it trains on and how its bundle is made."""
 
-from training.recipes.demo import demo
+from collections.abc import Callable, Mapping
 
-RECIPES = {"demo": demo}
+from training.recipes import demo, papers
+from training.recipes.base import Options, Recipe
+
+__all__ = ["RECIPES", "Options", "Recipe"]
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {"demo": demo.demo, **papers.recipes()}

@@ -3,13 +3,40 @@
 A recipe is a complete configuration; a variant is `dataclasses.replace` over another.
 """
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
 
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from engines.bundle import Manifest, open_bundle, write_manifest
+from engines.labels import SOCCERNET_LABELS
 from streamer.sampler import PictureSpec
+from training.data.clips import Batch, ClipSampler
+from training.data.soccernet import Half, halves_of, load_half, read_split
+from training.export import write_bundle
+from training.fit import Training
+from training.measure import report, truth_and_predictions, with_threshold
+from training.models.spotter import DemoNet, score
+from training.progress import progress_bar
+from training.recipes.base import Options
+from training.scoring import FLOOR, measure
+from training.tune import choose
+
+SPLITS = ("train", "valid", "test")
+_RADII = dict.fromkeys(SOCCERNET_LABELS, 2.0)
+"""NMS radius while training; the bundle's is chosen afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DemoRecipe:
     """Everything that decides what a training run gives."""
 
     name: str
@@ -44,16 +71,134 @@ class Recipe:
     weight_decay: float = 0.02
     warm_up: float = 0.05
     ema_decay: float = 0.995
+    clip_norm: float = 1.0
     audio_dropped: float = 0.1
     video_dropped: float = 0.03
     validate_every: int = 200
+    """Steps of an epoch; each ends with a validation."""
+
+    @property
+    def summary(self) -> str:
+        """One line on what it is."""
+        return "small front ends and HMTAS on videos: the shipped bundle, for two processor cores"
 
     @property
     def rows(self) -> int:
         """Window length L."""
         return self.look_behind_rows + 1 + self.look_ahead_rows
 
+    @property
+    def training(self) -> Training:
+        """How it is trained."""
+        return Training(
+            steps=self.steps,
+            seed=self.seed,
+            keep="last",
+            ema_decay=self.ema_decay,
+            clip_norm=self.clip_norm,
+            threads=self.threads,
+        )
 
-def demo() -> Recipe:
+    def prepare(self, data: Path, cache: Path, console: Console, options: Options) -> "DemoTask":
+        """Return the task, after decoding what is not cached yet."""
+        splits = {split: self._load(data, split, cache, console) for split in SPLITS}
+        return DemoTask(self, options.applied(self.training), splits, data, console)
+
+    def _load(self, data: Path, split: str, cache: Path, console: Console) -> list[Half]:
+        wanted = halves_of(data, read_split(data, split))
+        with progress_bar(console) as progress:
+            return [
+                load_half(data, match, half, self.pictures, cache)
+                for match, half in progress.track(wanted, description=f"decoding {split}")
+            ]
+
+    def write(self, task: "DemoTask", net: nn.Module, out: Path, provenance: Mapping[str, object]) -> Manifest:
+        """Choose radii and thresholds on the valid split, export, and measure the bundle on valid and test."""
+        net = cast(DemoNet, net)
+        choice = choose([score(net, half) for half in task.splits["valid"]], SOCCERNET_LABELS)
+        own = {
+            "configuration": json.loads(json.dumps(asdict(self))),
+            "data": {split: data_digest(halves) for split, halves in task.splits.items()},
+        }
+        manifest = write_bundle(net, out, choice, {**provenance, **own})
+        bundle = with_threshold(open_bundle(out), FLOOR)
+        with progress_bar(task.console) as progress:
+            measured = {
+                split: report(*truth_and_predictions(bundle, task.data, read_split(task.data, split)), manifest.labels)
+                for split in progress.track(SPLITS[1:], description="measuring")
+            }
+        manifest = manifest.model_copy(update={"measured": measured})
+        write_manifest(out, manifest)
+        return manifest
+
+
+class DemoTask:
+    """The demo network on augmented clips of decoded matches; larger tight Average-mAP is better."""
+
+    def __init__(
+        self, recipe: DemoRecipe, training: Training, splits: Mapping[str, Sequence[Half]], data: Path, console: Console
+    ) -> None:
+        self.recipe, self.splits, self.data, self.console = recipe, splits, data, console
+        net = DemoNet(recipe)
+        net.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
+        self.net: nn.Module = net
+        self._steps = training.steps or (training.epochs or 0) * recipe.validate_every
+        self._clips = ClipSampler(
+            splits["train"],
+            SOCCERNET_LABELS,
+            clips=recipe.clips,
+            clip_s=recipe.clip_s,
+            reach_s=recipe.target_reach_s,
+            audio_dropped=recipe.audio_dropped,
+            video_dropped=recipe.video_dropped,
+            seed=training.seed,
+        )
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the next batches of one long draw: with `state` restored, the same again."""
+        for _ in range(self.recipe.validate_every):
+            yield self._clips.batch()
+
+    def loss(self, net: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the training loss and its parts."""
+        return cast(DemoNet, net).loss(batch)
+
+    def optimizer(self, net: nn.Module) -> torch.optim.AdamW:
+        """Return AdamW: the transformer learns more slowly than the convolutions, and only matrices decay."""
+        recipe, groups = self.recipe, []
+        for in_head, rate in ((False, recipe.learning_rate), (True, recipe.head_learning_rate)):
+            own = [p for name, p in net.named_parameters() if name.startswith("head.") == in_head]
+            groups.append({"params": [p for p in own if p.ndim > 1], "lr": rate, "weight_decay": recipe.weight_decay})
+            groups.append({"params": [p for p in own if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+        return torch.optim.AdamW(groups)
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> OneCycleLR:
+        """Return one cycle over the whole training."""
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, rates, total_steps=self._steps, pct_start=self.recipe.warm_up)
+
+    def validate(self, net: nn.Module) -> dict[str, float]:
+        """Return tight Average-mAP on the valid split, over all labels."""
+        if next(net.parameters()).device.type != "cpu":
+            net = deepcopy(net).cpu()  # scoring runs there
+        scored = [score(cast(DemoNet, net), half) for half in self.splits["valid"]]
+        return {"score": measure(scored, SOCCERNET_LABELS, _RADII).overall.mean}
+
+    def state(self) -> dict[str, Any]:
+        """Return where the draws of clips are."""
+        return self._clips.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on drawing clips from there."""
+        self._clips.restore(state)
+
+
+def data_digest(halves: Sequence[Half]) -> str:
+    """Return a digest of what a split held: matches, lengths and actions."""
+    content = [[h.match, h.half, h.seconds, [asdict(a) for a in h.actions]] for h in halves]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def demo() -> DemoRecipe:
     """Return the recipe that made `bundles/demo`."""
-    return Recipe(name="demo", pictures=PictureSpec(rate=4, width=160, height=90, resize_filter="area"))
+    return DemoRecipe(name="demo", pictures=PictureSpec(rate=4, width=160, height=90, resize_filter="area"))
