@@ -4,7 +4,7 @@
 # make check   linters, types, import rules
 # make train-setup  torch for the CPU, for touchline train
 # make bundle  train the shipped bundle again: make bundle DATA=…     (under an hour on two cores)
-# make results train every model of both papers: make results DATA=…  (about two hours on two cores)
+# make results train every model of both papers: make results DATA=…  (about an hour on two cores)
 
 PYTHON ?= python3
 SPEED ?= 1

@@ -1,5 +1,6 @@
-"""A window in, the scores of the rows that it makes final out."""
+"""Windows in, the scores of the rows that they make final out."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,9 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.second import FLOAT32
 from engines.window import Window
+
+AT_ONCE = 64
+"""Windows given to a graph at once, where many are ready (feature files); live there is one at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,21 +33,33 @@ class Scores:
 
 
 class Head:
-    """The bundle's head."""
+    """The bundle's head. A graph that takes several windows at once (its first axis is free) is given them so."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._engine = bundle.head
         self._nothing = np.zeros(len(bundle.manifest.labels), np.float32)
         self._whole_chunk = bundle.manifest.head.outputs == "chunk"
+        first_axes = [shape[0] for shape in self._engine.inputs.values()]
+        self._at_once = AT_ONCE if first_axes and all(axis is None for axis in first_axes) else 1
 
-    def push(self, window: Window) -> list[Scores]:
-        """Return the scores of the window's rows; zero where a row's second holds no picture."""
-        out = self._engine.run({name: x[None] for name, x in window.rows_LD.items()}) if window.with_picture else {}
+    def push(self, windows: Sequence[Window]) -> list[Scores]:
+        """Return the scores of the windows' rows, in order; zero where a row's second holds no picture."""
+        seen = [window for window in windows if window.with_picture]
+        outputs = [out for i in range(0, len(seen), self._at_once) for out in self._run(seen[i : i + self._at_once])]
+        of_window = {id(window): out for window, out in zip(seen, outputs, strict=True)}
+        return [s for window in windows for s in self._scores(window, of_window.get(id(window), {}))]
 
+    def _run(self, windows: Sequence[Window]) -> list[dict[str, FLOAT32]]:
+        """Return each window's outputs."""
+        names = windows[0].rows_LD
+        out = self._engine.run({name: np.stack([w.rows_LD[name] for w in windows]) for name in names})
+        return [{name: values[i] for name, values in out.items()} for i in range(len(windows))]
+
+    def _scores(self, window: Window, out: Mapping[str, FLOAT32]) -> list[Scores]:
         def of(row: int, output: str) -> FLOAT32:
             if output not in out or row not in window.with_picture:
                 return self._nothing
-            values: FLOAT32 = out[output][0, row - window.first] if self._whole_chunk else out[output][0]
+            values: FLOAT32 = out[output][row - window.first] if self._whole_chunk else out[output]
             return values
 
         return [

@@ -3,12 +3,14 @@
 Deterministic in its input: no clock, no randomness, no thread timing. Replay equals live because both feed this.
 """
 
+from collections.abc import Iterable
+
 from engines.bundle import Bundle
 from engines.decider import Spot, decider_of
 from engines.frontend import Embeddings, FrontEnds
 from engines.head import Head, Scores
 from engines.second import Second
-from engines.window import RollingWindow, Window
+from engines.window import RollingWindow
 
 
 class Spotter:
@@ -33,15 +35,15 @@ class Spotter:
 
     def score(self, second: Second) -> list[Scores]:
         """Take one second; return the scores that its look-ahead completes."""
-        return [s for e in self._front_ends.push(second) for s in self.score_rows(e)]
+        return self.score_rows(self._front_ends.push(second))
 
-    def score_rows(self, embeddings: Embeddings) -> list[Scores]:
-        """Take one second's rows, from a features file for instance; return the scores that they complete."""
-        return self._scores(self._window.push(embeddings))
+    def score_rows(self, embeddings: Iterable[Embeddings]) -> list[Scores]:
+        """Take some seconds' rows, from a features file for instance; return the scores that they complete."""
+        return self._head.push([window for e in embeddings for window in self._window.push(e)])
 
     def flush_scores(self) -> list[Scores]:
         """Return the scores of the last seconds, whose look-ahead will never come."""
-        return self._scores(self._window.flush())
+        return self._head.push(self._window.flush())
 
     def decide(self, scores: list[Scores]) -> list[Spot]:
         """Return the spots that these scores settle."""
@@ -50,6 +52,3 @@ class Spotter:
     def flush(self) -> list[Spot]:
         """End the stream; return what was still pending."""
         return self.decide(self.flush_scores()) + self._decider.flush()
-
-    def _scores(self, windows: list[Window]) -> list[Scores]:
-        return [s for w in windows for s in self._head.push(w)]

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from engines.bundle import Bundle, Manifest, open_bundle
 from engines.decider import Spot
 from engines.errors import DataError, UsageError
 from engines.frontend import embeddings_of
-from engines.head import Scores
+from engines.head import AT_ONCE, Scores
 from engines.second import FLOAT32
 from engines.spotter import Spotter
 from streamer.results import RESULTS_NAME, write_results, zip_results
@@ -109,15 +110,13 @@ def spot_match(bundle: Bundle, match: Match) -> tuple[list[Spot], dict[int, FLOA
     scores_TC: dict[int, FLOAT32] = {}
     for half, files in sorted(match.halves.items()):
         spotter = Spotter(bundle, match.name, half)
-        by_row: dict[int, FLOAT32] = {}
-
-        def decide(scores: list[Scores], spotter: Spotter = spotter, by_row: dict[int, FLOAT32] = by_row) -> list[Spot]:
-            by_row.update((s.index, s.scores_C) for s in scores)
-            return spotter.decide(scores)
-
-        for embeddings in embeddings_of(read_half(files, bundle.manifest), bundle.manifest.rate):
-            spots += decide(spotter.score_rows(embeddings))
-        spots += decide(spotter.flush_scores()) + spotter.flush()
+        seconds = embeddings_of(read_half(files, bundle.manifest), bundle.manifest.rate)
+        scores: list[Scores] = []
+        while block := list(islice(seconds, AT_ONCE)):
+            scores += spotter.score_rows(block)
+        scores += spotter.flush_scores()
+        spots += spotter.decide(scores) + spotter.flush()
+        by_row = {s.index: s.scores_C for s in scores}
         scores_TC[half] = np.stack([by_row[row] for row in sorted(by_row)])
     return spots, scores_TC
 

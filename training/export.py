@@ -30,8 +30,10 @@ from engines.bundle import (
 from engines.errors import TouchlineError
 from engines.second import SAMPLE_RATE_HZ
 from training.calibrate import Calibration, calibrate_graph
+from training.clip_task import answers
 from training.models.calf import Calf
 from training.models.hmtas import Hmtas
+from training.models.rmsnet import RmsNet
 from training.models.spotter import AUDIO, VISUAL, DemoNet
 from training.tune import Choice
 
@@ -137,12 +139,29 @@ class ChunkHead(nn.Module):
         return scores[None]
 
 
+class OffsetHead(nn.Module):
+    """RMS-Net as it is exported: one tensor a stream in, scores (1, C) and displacement (1, C) out.
+
+    Args:
+        net: the network.
+        rate: rows a second.
+    """
+
+    def __init__(self, net: RmsNet, rate: float) -> None:
+        super().__init__()
+        self.net, self.rate = net, rate
+
+    def forward(self, *rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (1, C), and in seconds from the row's middle where the clip's action is (1, C)."""
+        return answers(self.net, dict(zip(self.net.config.widths, rows, strict=True)), self.rate)
+
+
 def write_head_bundle(path: Path, head: nn.Module, manifest: Manifest, front_ends: Bundle | None = None) -> Manifest:
     """Write a bundle of a head that was trained on feature files; return its manifest as written.
 
     Args:
         path: the bundle's folder.
-        head: a WindowHead or ChunkHead.
+        head: a WindowHead, ChunkHead or OffsetHead.
         manifest: everything but the digests; its streams have files where `front_ends` is given.
         front_ends: the bundle whose front ends made the features; their graphs are copied.
 
@@ -155,13 +174,15 @@ def write_head_bundle(path: Path, head: nn.Module, manifest: Manifest, front_end
         for graph in {stream.file for stream in manifest.streams if stream.file}:
             shutil.copyfile(front_ends.path / graph, path / graph)
     rng = np.random.default_rng(0)
+    free_batch = manifest.head.outputs == "row"
     windows = {
-        s.name: torch.from_numpy(rng.standard_normal((1, manifest.head.rows, s.width), np.float32))
+        s.name: torch.from_numpy(rng.standard_normal((3 if free_batch else 1, manifest.head.rows, s.width), np.float32))
         for s in manifest.streams
     }
     metadata = {"labels": json.dumps(list(manifest.labels))}
     file = path / manifest.head.file
-    worst = export_graph(head.cpu(), file, windows, ["scores"], metadata)
+    outputs = ["scores", "displacement"] if manifest.head.max_displacement_s else ["scores"]
+    worst = export_graph(head.cpu(), file, windows, outputs, metadata, free_batch=free_batch)
     if manifest.calibration:
         calibrate_graph(file, [Calibration(**manifest.calibration[label]) for label in manifest.labels])
     provenance = {**manifest.provenance, "export_difference": worst}
@@ -170,9 +191,23 @@ def write_head_bundle(path: Path, head: nn.Module, manifest: Manifest, front_end
 
 
 def export_graph(
-    module: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], metadata: Mapping[str, str]
+    module: nn.Module,
+    path: Path,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    metadata: Mapping[str, str],
+    *,
+    free_batch: bool = False,
 ) -> float:
-    """Write a module as ONNX with fixed shapes; return its largest difference from the module on the inputs.
+    """Write a module as ONNX; return its largest difference from the module on the inputs.
+
+    Args:
+        module: what is written.
+        path: the file.
+        inputs: name → example; shapes are fixed to theirs,
+        outputs: their names.
+        metadata: text to leave in the graph.
+        free_batch: but the first axis of inputs and outputs stays free; the examples must have more than one item.
 
     Raises:
         ParityError: they differ by more than TOLERANCE.
@@ -186,6 +221,7 @@ def export_graph(
             input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)} if free_batch else None,
             dynamo=False,
         )
     graph = onnx.load(str(path))

@@ -70,6 +70,8 @@ class Task(Protocol):
     def validate(self, net: nn.Module) -> dict[str, float]:
         """Return "score" (larger is better), "loss" (smaller is better) or both, and whatever else shall be plotted.
 
+        Nothing, where there is nothing to validate on; `Training.keep` is then "last".
+
         Without the value that is monitored nothing is best: the last weights are kept, and patience is endless.
         `net` is in eval mode, in full precision, on the device of its parameters; no gradients are kept.
         """
@@ -309,6 +311,8 @@ class _Run:
             with torch.no_grad():
                 result = {key: float(value) for key, value in self._task.validate(self._used).items()}
         result = self._fabric.broadcast(result)
+        if not result:
+            return False
         self._fabric.log_dict({f"valid/{key}": value for key, value in result.items()}, self._step)
         entry.update({f"valid_{key}": value for key, value in result.items()})
         if isinstance(self._schedule, ReduceLROnPlateau):

@@ -1,6 +1,7 @@
 """A bundle's scores on labelled matches, measured through the live path's own stages: source, sampler, spotter."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from engines.actions import Action, read_actions
 from engines.bundle import Bundle
 from engines.decider import Spot
 from engines.frontend import Embeddings, FrontEnds, embeddings_of
+from engines.head import AT_ONCE, Scores
 from engines.spotter import Spotter
 from streamer.sampler import PictureSpec, Sampler, seconds_of
 from streamer.sources.libav import LibavSource
@@ -40,16 +42,24 @@ def embed(bundle: Bundle, video: Path) -> list[Embeddings]:
 def spot(bundle: Bundle, embeddings: Iterable[Embeddings]) -> list[Spot]:
     """Return the spots of one half, from its embeddings."""
     spotter = Spotter(bundle, "measure")
-    return [s for e in embeddings for s in spotter.decide(spotter.score_rows(e))] + spotter.flush()
+    return spotter.decide(_scores(spotter, embeddings)) + spotter.flush()
 
 
 def scored(bundle: Bundle, embeddings: Iterable[Embeddings], actions: Sequence[Action]) -> Scored:
     """Return what the bundle's head says of every row of one half, before anything is decided."""
     spotter, manifest = Spotter(bundle, "measure"), bundle.manifest
-    rows = [s for e in embeddings for s in spotter.score_rows(e)] + spotter.flush_scores()
+    rows = _scores(spotter, embeddings)
     at_us = np.array([round((s.index / manifest.rate + manifest.head.row_time_s) * 1e6) for s in rows], np.int64)
     shift_us = np.round(np.stack([s.displacement_C for s in rows]).astype(np.float64) * 1000).astype(np.int64) * 1000
     return Scored(actions, np.stack([s.scores_C for s in rows]), np.maximum(at_us[:, None] + shift_us, 0))
+
+
+def _scores(spotter: Spotter, embeddings: Iterable[Embeddings]) -> list[Scores]:
+    """Return the scores of all rows of a half."""
+    scores, seconds = [], iter(embeddings)
+    while block := list(islice(seconds, AT_ONCE)):
+        scores += spotter.score_rows(block)
+    return scores + spotter.flush_scores()
 
 
 def shuffled(embeddings: Sequence[Embeddings], seed: int) -> list[Embeddings]:

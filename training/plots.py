@@ -34,7 +34,6 @@ _CURVES_A_ROW = 6
 _LANE_IN = 0.42  # height of a label's lane
 _MARGIN_IN = 1.1  # height of a panel's title and axis
 _LANE_HEIGHT = 0.84  # of the lane's 1: confidence or score 1 is here
-_SHORTEST_S = 45 * 60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,8 +209,9 @@ def _draw_timeline(
     axes.set_title(timeline.title, loc="left", fontsize=12, pad=24)
     axes.set_xlabel("minutes into the half; a spot stands as high in its lane as it is sure")
     axes.set_yticks([floor_of[label] + _LANE_HEIGHT / 2 for label in labels], [result.labels[c] for c in labels])
-    axes.set_xticks(np.arange(0, last_s / 60 + 5, 5))
-    axes.set(xlim=(-0.3, max(last_s, _SHORTEST_S) / 60 + 0.3), ylim=(-0.1, len(labels)))
+    end = max(last_s, 1) / 60 * 1.01
+    axes.locator_params(axis="x", nbins=12, steps=[1, 2, 5, 10])
+    axes.set(xlim=(-0.01 * end, end), ylim=(-0.1, len(labels)))
     axes.hlines(list(floor_of.values()), *axes.get_xlim(), color=_GREY, lw=0.5, zorder=0)
     _clean(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, fontsize=9, borderaxespad=0.1)

@@ -113,7 +113,9 @@ class FeatureTask:
         return np.random.default_rng([self.seed, epoch, 1])
 
     def validate(self, net: nn.Module) -> dict[str, float]:
-        """Return tight Average-mAP ("score") and the mean loss on the valid split."""
+        """Return tight Average-mAP ("score") and the mean loss on the valid split; nothing if it is empty."""
+        if not self.valid:
+            return {}
         scored, losses = [], []
         for half in self.valid:
             loaded = half.load()

@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where checkpoints and curves go (default: the bundle's folder + .run)",
     )
+    parser.add_argument(
+        "--decide-as",
+        type=Path,
+        metavar="BUNDLE",
+        help="train on every labelled match, valid and test too (the thesis's protocol P2, for the challenge), for as "
+        "long as the recipe or --epochs says, and decide as this bundle, which was chosen on matches held out",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_count, metavar="N", help="train so many epochs, not the recipe's")
@@ -73,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = RECIPES[args.recipe]()
     check_data(args.data)
     folder = args.folder or args.out.with_name(args.out.name + ".run")
-    options = Options(args.epochs, args.steps, args.seed, args.front_ends)
+    options = Options(args.epochs, args.steps, args.seed, args.front_ends, args.decide_as)
     if args.resume:
         options = resumed(folder / LAST, recipe.name, options)
     training = options.applied(recipe.training)

@@ -97,10 +97,14 @@ def test_every_published_recipe_builds_a_network_for_its_features() -> None:
 
 def build(recipe: HeadRecipe, widths: dict[str, int]) -> torch.nn.Module:
     from training.models.calf import Calf
+    from training.models.rmsnet import RmsNet
+    from training.recipes.clips import ClipRecipe
     from training.recipes.heads import ChunkRecipe, WindowRecipe
 
     if isinstance(recipe, ChunkRecipe):
         return Calf(recipe.config(widths))
+    if isinstance(recipe, ClipRecipe):
+        return RmsNet(recipe.config(widths))
     assert isinstance(recipe, WindowRecipe)
     return recipe.build(widths, recipe.rows)
 
@@ -168,6 +172,23 @@ def test_spotting_with_a_trained_bundle_finds_what_the_rows_show(
     assert touchline_here("spot", features, "--bundle", bundle, "--out", results).code == 0
     ended = touchline_here("evaluate", results, "--labels", features, "--metric", "loose", "--json")
     assert json.loads(ended.out)["a_mAP_occurring"] > 0.5
+
+
+def test_protocol_2_learns_from_every_split_and_decides_as_protocol_1_chose(
+    touchline_here: Touchline, features: Path, tmp_path: Path
+) -> None:
+    train = ("train", "small-max", "--data", features, "--epochs", "1", "--accelerator", "cpu")
+    assert touchline_here(*train, "--out", tmp_path / "p1").code == 0
+    ended = touchline_here(*train, "--out", tmp_path / "p2", "--decide-as", tmp_path / "p1")
+    assert ended.code == 0, ended.err
+    one, two = (open_bundle(tmp_path / name).manifest for name in ("p1", "p2"))
+    assert two.decision == one.decision
+    assert two.calibration == one.calibration
+    assert two.measured == {}
+    assert two.provenance["data"] == one.provenance["data"]
+    history = [m.provenance["history"][0] for m in (one, two)]  # type: ignore[index]
+    assert history[1]["step"] > history[0]["step"]
+    assert "valid_score" not in history[1]
 
 
 def test_a_folder_without_the_recipes_features_is_one_sentence(touchline_here: Touchline, features: Path) -> None:

@@ -21,12 +21,15 @@ class Options:
         steps: so many steps.
         seed: of every draw.
         front_ends: the bundle that made the feature files, for a recipe of a head: its front ends go into the new one.
+        decide_as: the bundle whose radii, calibration and thresholds the new one takes. It makes the training the
+            thesis's protocol P2: on every labelled match, so that none is left to choose on.
     """
 
     epochs: int | None = None
     steps: int | None = None
     seed: int | None = None
     front_ends: Path | None = None
+    decide_as: Path | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Options":
@@ -35,17 +38,24 @@ class Options:
         Raises:
             TypeError: the values are not.
         """
-        front_ends = values.get("front_ends")
-        return cls(**{**values, "front_ends": None if front_ends is None else Path(front_ends)})
+        paths = {key: Path(values[key]) for key in ("front_ends", "decide_as") if values.get(key) is not None}
+        return cls(**{**values, **paths})
 
     def plain(self) -> dict[str, int | str]:
         """Return what is set, as plain values."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items() if v is not None}
 
+    @property
+    def protocol(self) -> str:
+        """Which of the thesis's protocols the options make (`training.data.splits.protocol`)."""
+        return "P1" if self.decide_as is None else "P2"
+
     def applied(self, training: Training) -> Training:
         """Return the recipe's training as the options want it."""
         if self.epochs is not None or self.steps is not None:
             training = replace(training, epochs=self.epochs, steps=self.steps)
+        if self.decide_as is not None:
+            training = replace(training, keep="last", patience=None)
         return training if self.seed is None else replace(training, seed=self.seed)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from engines.bundle import Manifest, open_bundle, write_manifest
+from engines.errors import UsageError
 from engines.labels import SOCCERNET_LABELS
 from streamer.sampler import PictureSpec
 from training.data.clips import Batch, ClipSampler
@@ -101,6 +102,10 @@ class DemoRecipe:
 
     def prepare(self, data: Path, cache: Path, console: Console, options: Options) -> "DemoTask":
         """Return the task, after decoding what is not cached yet."""
+        if options.front_ends is not None or options.decide_as is not None:
+            raise UsageError(
+                "The recipe demo trains front ends and chooses for itself: leave --front-ends and --decide-as out."
+            )
         splits = {split: self._load(data, split, cache, console) for split in SPLITS}
         return DemoTask(self, options.applied(self.training), splits, data, console)
 

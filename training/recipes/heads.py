@@ -24,8 +24,9 @@ from engines.bundle import (
 )
 from engines.errors import UsageError
 from engines.labels import SOCCERNET_LABELS
+from training.calibrate import Calibration
 from training.data.features import FeatureHalf, FeatureStream, find_halves, report_left_out
-from training.data.splits import read_split
+from training.data.splits import protocol, read_split
 from training.encodings import k_rows
 from training.export import ChunkHead, WindowHead, write_head_bundle
 from training.fit import Training
@@ -35,7 +36,7 @@ from training.recipes.base import Options
 from training.sampling import balanced_indices
 from training.scoring import FLOOR
 from training.tasks import ChunkBatch, ChunkTask, FeatureTask, Rows, WindowTask
-from training.tune import WIDE_RADII_S, choose
+from training.tune import WIDE_RADII_S, Choice, choose
 from training.windows import look_ahead_rows
 
 Widths = Mapping[str, int]
@@ -107,10 +108,14 @@ class HeadRecipe:
 
     def prepare(self, data: Path, cache: Path, console: Console, options: Options) -> FeatureTask:
         """Return the task; halves without usable files are named and left out."""
-        front_ends = open_bundle(options.front_ends) if options.front_ends is not None else None
-        halves = {split: self.halves(data, split) for split in ("train", "valid")}
-        task = self.task(halves["train"], halves["valid"], options.applied(self.training).seed)
-        task.about = {"data": data, "front_ends": front_ends}
+        opened = {
+            key: open_bundle(path) if path is not None else None
+            for key, path in (("front_ends", options.front_ends), ("decide_as", options.decide_as))
+        }
+        use = protocol(options.protocol)
+        train, valid = ([h for split in use[role] for h in self.halves(data, split)] for role in ("train", "valid"))
+        task = self.task(train, valid, options.applied(self.training).seed)
+        task.about = {"data": data, "use": use, **opened}
         return task
 
     def halves(self, data: Path, split: str) -> list[FeatureHalf]:
@@ -141,16 +146,15 @@ class HeadRecipe:
     def write(self, task: FeatureTask, net: nn.Module, out: Path, provenance: Mapping[str, object]) -> Manifest:
         """Choose radii, calibration and thresholds on the valid split, export, and measure the bundle."""
         net = net.eval()
-        with torch.no_grad():
-            scored = [task.score(net, half.load()) for half in task.valid]
-        choice = choose(scored, self.labels, WIDE_RADII_S, calibrated=True)
-        data, front_ends = task.about["data"], task.about["front_ends"]
-        halves = {split: self.halves(data, split) for split in ("train", "valid", "test")}
+        data, use = task.about["data"], task.about["use"]
+        splits = list(dict.fromkeys(split for role in use.values() for split in role))
+        halves = {split: self.halves(data, split) for split in splits}
+        choice = self._choice(task, net)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=self.name.replace("+", "p"),
             labels=self.labels,
-            streams=self._streams(halves["train"][0].widths, front_ends),
+            streams=self._streams(halves["train"][0].widths, task.about["front_ends"]),
             head=self.spec(),
             decision={
                 label: Decision(threshold=choice.thresholds[label], radius_s=choice.radii_s[label])
@@ -165,12 +169,31 @@ class HeadRecipe:
             },
             sha256={},
         )
-        manifest = write_head_bundle(out, self.head(net), manifest, front_ends)
+        manifest = write_head_bundle(out, self.head(net), manifest, task.about["front_ends"])
         bundle = with_threshold(open_bundle(out), FLOOR)
-        measured = {split: report(*on_features(bundle, halves[split]), self.labels) for split in ("valid", "test")}
+        unseen = (*use["valid"], *use["test"])
+        measured = {split: report(*on_features(bundle, halves[split]), self.labels) for split in unseen}
         manifest = manifest.model_copy(update={"measured": measured})
         write_manifest(out, manifest)
         return manifest
+
+    def _choice(self, task: FeatureTask, net: nn.Module) -> Choice:
+        """Return what is chosen on the valid split, or what another bundle has chosen."""
+        other: Bundle | None = task.about["decide_as"]
+        if other is None:
+            with torch.no_grad():
+                scored = [task.score(net, half.load()) for half in task.valid]
+            return choose(scored, self.labels, WIDE_RADII_S, calibrated=True)
+        manifest = other.manifest
+        if manifest.labels != self.labels or manifest.rule != "local-max":
+            raise UsageError(
+                f"{other.path}: decides about other labels, or by another rule; give a bundle of this recipe."
+            )
+        return Choice(
+            thresholds={label: d.threshold for label, d in manifest.decision.items()},
+            radii_s={label: d.radius_s or 0.0 for label, d in manifest.decision.items()},
+            calibration={label: Calibration(**c) for label, c in manifest.calibration.items()},
+        )
 
     def configuration(self) -> dict[str, object]:
         """Return the recipe as plain values, for the bundle's provenance."""

@@ -20,6 +20,7 @@ from training.models.calf import VARIANTS
 from training.models.cartas import Cartas, CartasConfig
 from training.models.hmtas import Hmtas, column_weights, hmtas_loss, thesis_model
 from training.models.pooling import POOLS, Pooling, PoolingConfig, nll
+from training.recipes.clips import ClipRecipe
 from training.recipes.heads import ChunkRecipe, HeadRecipe, Widths, WindowRecipe
 from training.tasks import Rows
 
@@ -207,6 +208,35 @@ def cartas(*, small: bool = False) -> WindowRecipe:
     )
 
 
+def rmsnet(*, small: bool = False) -> ClipRecipe:
+    """Return RMS-Net on ready-made rows; the small one learns by Adam, its data being too little for SGD's steps."""
+    if small:
+        return ClipRecipe(
+            name="small-rmsnet",
+            summary="RMS-Net: what happens in a clip of 11 s, and where in it",
+            features="demo",
+            streams=("visual",),
+            training=Training(epochs=2 * SMALL_EPOCHS),
+            weight_decay=1e-4,
+            batch=32,
+            rows=11,
+            channels=(128, 64),
+            hidden=64,
+            clips=100,
+            momentum=None,
+        )
+    return ClipRecipe(
+        name="rmsnet",
+        summary="RMS-Net: what happens in a clip of 20 s, and where in it",
+        features="resnet2048",
+        streams=("visual",),
+        training=Training(epochs=50),
+        learning_rate=2e-3,
+        weight_decay=1e-4,
+        batch=24,
+    )
+
+
 def recipes() -> dict[str, Callable[[], HeadRecipe]]:
     """Return every recipe of this module by name."""
     found: dict[str, Callable[[], HeadRecipe]] = {}
@@ -236,4 +266,5 @@ def recipes() -> dict[str, Callable[[], HeadRecipe]]:
         for head in ("netvlad++", "transformer"):
             found[f"{prefix}baidu-{head}"] = partial(baidu, head, small=small)
         found[f"{prefix}cartas"] = partial(cartas, small=small)
+        found[f"{prefix}rmsnet"] = partial(rmsnet, small=small)
     return found
