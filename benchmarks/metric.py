@@ -5,7 +5,7 @@
 The games are those of `metric_timing.json` in the shared fixtures: 40 halves of 110 actions, predictions of all 17
 labels every 15 s, every 2 s, or every half second. CPU time of one thread in one run; the original begins with its
 arrays on the grid of frames, ours with lists of predictions. The figures must be equal, or the run ends in an error.
-Where the SoccerNet package is installed (pip install --no-deps SoccerNet) it is timed itself, beside the loops told anew.
+Where the SoccerNet package is installed (pip install --no-deps SoccerNet) it is timed too, beside the loops told anew.
 """
 
 import argparse
