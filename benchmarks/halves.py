@@ -102,7 +102,7 @@ def ours(bundle: Bundle, features: dict[str, Tensor]) -> Spots:
     """Return the spots of a half as `touchline spot` finds them."""
     manifest = bundle.manifest
     rows = {name: x.numpy() for name, x in features.items()}
-    found = spot(bundle, embeddings_of(rows, manifest.rate))
+    found = spot(bundle, embeddings_of(rows, manifest))
     return [(round(s.media_time * manifest.rate), manifest.labels.index(s.label), s.confidence) for s in found]
 
 

@@ -95,7 +95,8 @@ def main() -> None:
     train_all(args.only or RECIPES, args)
     for seed in SEEDS:
         ensembles(seed, features, runs)
-    write_page(args.out, results(runs))
+        calf_live(seed, features, runs)
+    write_page(args.out, tables(results(runs)) + "\n".join([*live_table(runs), ""]))
 
 
 def train_all(names: Sequence[str], args: argparse.Namespace) -> None:
@@ -188,8 +189,8 @@ def ensembles(seed: int, features: Path, runs: Path) -> None:
         for split in scored:
             for half, stack in zip(halves[split], stacks[split], strict=True):
                 scores = combine(stack)
-                middles = ((np.arange(len(scores)) + 0.5) * 1e6).astype(np.int64)[:, None]
-                scored[split].append(Scored(half.actions, scores, np.broadcast_to(middles, scores.shape)))
+                times = ((np.arange(len(scores)) + 0.25) * 1e6).astype(np.int64)[:, None]  # L even: 0, odd: 0.5
+                scored[split].append(Scored(half.actions, scores, np.broadcast_to(times, scores.shape)))
         path = record_of(runs, f"ensemble-{kind}", seed)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(judge(scored["valid"], scored["test"], recipe.labels) | {"cpu_s": seconds}))
@@ -221,6 +222,67 @@ def ensembles(seed: int, features: Path, runs: Path) -> None:
     judged(fused, "learned", time.process_time() - started)
 
 
+HOPS_S = (1, 5, 10, 20, 40)
+
+
+def calf_live(seed: int, features: Path, runs: Path) -> None:
+    """Judge CALF as the live path scores it, its chunk sliding by some hops; radius chosen under that scoring."""
+    import tempfile
+
+    import torch
+
+    from engines.bundle import FORMAT_VERSION, Decision, Manifest, open_bundle
+    from engines.frontend import embeddings_of
+    from training.export import write_head_bundle
+    from training.measure import scored
+    from training.models.calf import Calf
+    from training.recipes.heads import ChunkRecipe
+    from training.recipes.papers import recipes
+
+    folder = record_of(runs, CALFS[0], seed).parent
+    if (folder / "live.json").exists() or not (folder / "run" / "best.ckpt").exists():
+        return
+    recipe = recipes()[CALFS[0]]()
+    assert isinstance(recipe, ChunkRecipe)
+    halves = {split: recipe.halves(features, split) for split in ("valid", "test")}
+    net = Calf(recipe.config(halves["test"][0].widths))
+    net.load_state_dict(torch.load(folder / "run" / "best.ckpt", weights_only=True)["net"])
+    found = {}
+    for hop_s in HOPS_S:
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            name="calf",
+            labels=recipe.labels,
+            streams=recipe.modality_streams(halves["test"][0].widths, None),
+            head=replace(recipe, hop_s=float(hop_s)).spec(),
+            decision=dict.fromkeys(recipe.labels, Decision(threshold=0.5, radius_s=1)),
+            sha256={},
+        )
+        with tempfile.TemporaryDirectory() as path:
+            write_head_bundle(Path(path), recipe.head(net.eval()), manifest)
+            bundle = open_bundle(Path(path))
+            said = {
+                split: [scored(bundle, embeddings_of(h.read(), bundle.manifest), h.actions) for h in some]
+                for split, some in halves.items()
+            }
+        look_ahead_s = bundle.manifest.look_ahead_s()
+        found[str(hop_s)] = judge(said["valid"], said["test"], recipe.labels) | {"look_ahead_s": look_ahead_s}
+    (folder / "live.json").write_text(json.dumps(found))
+
+
+def live_table(runs: Path) -> list[str]:
+    """Return what CALF's hop costs in delay and gives in accuracy."""
+    paths = [record_of(runs, CALFS[0], seed).parent / "live.json" for seed in SEEDS]
+    records = [json.loads(path.read_text()) for path in paths if path.exists()]
+    if not records:
+        return []
+    lines = ["", "| CALF live: hop, s | look-ahead and wait, s | tight | loose |", "|---|---|---|---|"]
+    for hop_s in map(str, HOPS_S):
+        cells = [spread([record[hop_s][metric] for record in records]) for metric in METRICS]
+        lines.append(f"| {hop_s} | {records[0][hop_s]['look_ahead_s']:g} | {' | '.join(cells)} |")
+    return lines
+
+
 def results(runs: Path) -> dict[str, list[Values]]:
     """Return the records of every seed by name, as far as they are there."""
     names = [*RECIPES, *(f"ensemble-{kind}" for kind in ENSEMBLES)]
@@ -235,12 +297,12 @@ def results(runs: Path) -> dict[str, list[Values]]:
 BEGIN, END = "<!-- tables: written by `make results` -->", "<!-- end of tables -->"
 
 
-def write_page(page: Path, found: Mapping[str, Sequence[Values]]) -> None:
+def write_page(page: Path, content: str) -> None:
     """Put the tables between the page's two marks."""
     text = page.read_text(encoding="utf-8") if page.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{tables(found)}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n\n{content}\n{END}{after}", encoding="utf-8")
 
 
 def tables(found: Mapping[str, Sequence[Values]]) -> str:

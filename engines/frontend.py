@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 
 from engines.backends.base import Array, Engine
-from engines.bundle import Bundle, ModalityStream
+from engines.bundle import Bundle, Manifest, ModalityStream
 from engines.second import FLOAT32, Second
 
 
@@ -28,17 +28,20 @@ class Embeddings:
     flags: frozenset[str]
 
 
-def embeddings_of(rows: Mapping[str, FLOAT32], rate: int) -> Iterator[Embeddings]:
+def embeddings_of(rows: Mapping[str, FLOAT32], manifest: Manifest) -> Iterator[Embeddings]:
     """Yield the rows of a features file second by second, as front ends would have given them.
 
+    A second holds a picture unless the rows of every visual stream (of every stream, if none is visual) are all zero.
+
     Args:
-        rows: modality stream → float32 (N, D), all of one length; a second whose rows are all zero holds no picture.
-        rate: rows a second.
+        rows: modality stream → float32 (N, D), all of one length.
+        manifest: of the bundle that will see them; it tells their rate, and which streams are visual.
     """
-    count = len(next(iter(rows.values())))
+    visual = [s.name for s in manifest.streams if s.modality == "visual"] or list(rows)
+    count, rate = len(next(iter(rows.values()))), manifest.rate
     for index in range(-(-count // rate)):
         cut = {name: x[index * rate : (index + 1) * rate] for name, x in rows.items()}
-        yield Embeddings(0, index, cut, any(x.any() for x in cut.values()), frozenset())
+        yield Embeddings(0, index, cut, any(cut[name].any() for name in visual), frozenset())
 
 
 class FrontEnds:

@@ -36,14 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
-            return _bug()
-        if error.errno == errno.ENOSPC:
-            print("touchline: the output cannot be written: the disk is full.", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unwritten has nowhere to go
-        return 1
+        return _world(error)
     except Exception:
         return _bug()
+
+
+def _world(error: OSError) -> int:
+    """Return the exit code of a fault of the world: a file that cannot be written, a full disk, a closed pipe."""
+    if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.filename is None:
+            return _bug()
+        print(f"touchline: {error.filename}: {error.strerror}; give another path.", file=sys.stderr)
+        return 1
+    if error.errno == errno.ENOSPC:
+        print("touchline: the output cannot be written: the disk is full.", file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unwritten has nowhere to go
+    return 1
 
 
 def _bug() -> int:

@@ -23,6 +23,7 @@ from engines.decider import Spot
 from engines.errors import DataError, UsageError
 from engines.frontend import embeddings_of
 from engines.head import AT_ONCE, Scores
+from engines.npy import map_rows, read_header
 from engines.second import FLOAT32
 from engines.spotter import Spotter
 from streamer.results import RESULTS_NAME, write_results, zip_results
@@ -59,13 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help=f"{RESULTS_NAME}; for a folder of matches a folder, or a .zip as SoccerNet's challenge takes it",
     )
-    parser.add_argument("--threshold", type=float, metavar="P", help="say every spot of at least this confidence")
+    parser.add_argument("--threshold", type=_share, metavar="P", help="say every spot of at least this confidence")
     parser.add_argument(
         "--rule", choices=["local-max"], help="decide by this rule instead of the bundle's; needs --radius"
     )
-    parser.add_argument("--radius", type=float, metavar="S", help="seconds around a spot without another of its label")
     parser.add_argument(
-        "--scores", type=Path, metavar="FILE", help="also write each row's scores (.npz, one array a half)"
+        "--radius", type=_seconds, metavar="S", help="seconds around a spot without another of its label"
+    )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="also write each row's scores (.npz: an array a half, `rate`, `row_time_s`)",
     )
 
 
@@ -78,26 +84,39 @@ def run(args: argparse.Namespace) -> int:
     matches = list(_tree(args.features[0], bundle.manifest)) if whole_tree else [_match(args.features, bundle.manifest)]
     packed = whole_tree and args.out.suffix == ".zip"
     with tempfile.TemporaryDirectory() if packed else nullcontext(args.out) as folder:
-        said = _spot_all(bundle, matches, Path(folder), whole_tree, args.scores)
-        if packed:
+        said, failed = _spot_all(bundle, matches, Path(folder), whole_tree, args.scores)
+        if packed and len(failed) < len(matches):
             zip_results(Path(folder), args.out)
-    print(f"{said} spots in {len(matches)} {'matches' if whole_tree else 'match'}: {args.out}", file=sys.stderr)
+    for sentence in failed:
+        print(f"left out: {sentence}", file=sys.stderr)
+    count = len(matches) - len(failed)
+    print(f"{said} spots in {count} {'match' if count == 1 else 'matches'}: {args.out}", file=sys.stderr)
+    if failed:
+        raise DataError(f"{len(failed)} of {len(matches)} matches could not be spotted on; see above.")
     return 0
 
 
-def _spot_all(bundle: Bundle, matches: Sequence[Match], out: Path, whole_tree: bool, scores_path: Path | None) -> int:
-    """Write the results of every match; return how many spots there are."""
-    said = 0
+def _spot_all(
+    bundle: Bundle, matches: Sequence[Match], out: Path, whole_tree: bool, scores_path: Path | None
+) -> tuple[int, list[str]]:
+    """Write the results of every match; return how many spots there are, and why matches of a tree were left out."""
+    said, failed = 0, []
     for match in track(matches, "spotting", console=Console(stderr=True), disable=not whole_tree):
-        spots, scores = spot_match(bundle, match)
+        try:
+            spots, scores = spot_match(bundle, match)
+        except DataError as error:
+            if not whole_tree:
+                raise
+            failed.append(str(error))
+            continue
         path = out / match.name / RESULTS_NAME if whole_tree else out
         if whole_tree:
             path.parent.mkdir(parents=True, exist_ok=True)
         write_results(path, spots, match.name)
         said += len(spots)
         if scores_path is not None:
-            _write_scores(scores_path, scores)
-    return said
+            _write_scores(scores_path, scores, bundle.manifest)
+    return said, failed
 
 
 def spot_match(bundle: Bundle, match: Match) -> tuple[list[Spot], dict[int, FLOAT32]]:
@@ -110,7 +129,7 @@ def spot_match(bundle: Bundle, match: Match) -> tuple[list[Spot], dict[int, FLOA
     scores_TC: dict[int, FLOAT32] = {}
     for half, files in sorted(match.halves.items()):
         spotter = Spotter(bundle, match.name, half)
-        seconds = embeddings_of(read_half(files, bundle.manifest), bundle.manifest.rate)
+        seconds = embeddings_of(read_half(files, bundle.manifest), bundle.manifest)
         scores: list[Scores] = []
         while block := list(islice(seconds, AT_ONCE)):
             scores += spotter.score_rows(block)
@@ -145,6 +164,21 @@ def read_half(files: Mapping[str, Path], manifest: Manifest) -> dict[str, FLOAT3
     }
 
 
+def _share(text: str) -> float:
+    return _bounded(text, 1)
+
+
+def _seconds(text: str) -> float:
+    return _bounded(text, 600)
+
+
+def _bounded(text: str, most: float) -> float:
+    value = float(text)
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 0 to {most:g} belongs here")
+    return value
+
+
 def _open(args: argparse.Namespace) -> Bundle:
     bundle = open_bundle(args.bundle)
     manifest = bundle.manifest
@@ -167,8 +201,8 @@ def _match(files: Sequence[Path], manifest: Manifest) -> Match:
     halves: dict[int, dict[str, Path]] = {}
     for place, path in enumerate(files, 1):
         named = re.fullmatch(r"([12])_(.+)", path.stem)
-        if named and named[2] in wanted:
-            half, features = int(named[1]), named[2]
+        if named and (named[2] in wanted or len(wanted) == 1):
+            half, features = int(named[1]), named[2] if named[2] in wanted else wanted[0]
         elif len(wanted) == 1 and len(files) <= len(_HALVES):
             half, features = place, wanted[0]
         else:
@@ -191,6 +225,9 @@ def _tree(root: Path, manifest: Manifest) -> Iterator[Match]:
     for folder in sorted({path.parent for path in root.rglob(f"*_{wanted[0]}.npy")}):
         halves = {half: {name: folder / f"{half}_{name}.npy" for name in wanted} for half in _HALVES}
         whole = {half: files for half, files in halves.items() if all(path.is_file() for path in files.values())}
+        for half in halves.keys() - whole.keys():
+            lacking = next(path for path in halves[half].values() if not path.is_file())
+            print(f"note: half {half} is left out: there is no {lacking}", file=sys.stderr)
         if whole:
             found = True
             yield Match(folder.relative_to(root).as_posix(), whole)
@@ -199,23 +236,20 @@ def _tree(root: Path, manifest: Manifest) -> Iterator[Match]:
 
 
 def _read(path: Path) -> FLOAT32:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{path}: the features cannot be read: {error.strerror or error}.") from error
-    except (ValueError, EOFError) as error:
+    rows: FLOAT32 = np.array(map_rows(read_header(path)), np.float32)
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
         raise DataError(
-            f"{path}: is no array of numbers that NumPy can read; compute or fetch the file again."
-        ) from error
-    if not isinstance(array, np.ndarray) or array.ndim < 2 or not array.size or array.dtype.kind not in "fiu":
-        raise DataError(f"{path}: features are numbers in rows, (N, D); this file holds something else.")
-    rows: FLOAT32 = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
+            f"{path}: row {int(np.argmin(finite))} holds values that are no numbers; compute the file again."
+        )
     return rows
 
 
-def _write_scores(path: Path, scores: Mapping[int, FLOAT32]) -> None:
+def _write_scores(path: Path, scores: Mapping[int, FLOAT32], manifest: Manifest) -> None:
     try:
         with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **{str(half): values for half, values in scores.items()})
+            arrays = {str(half): values for half, values in scores.items()}
+            place = {"rate": np.array(manifest.rate), "row_time_s": np.array(manifest.head.row_time_s)}
+            np.savez_compressed(file, allow_pickle=False, **arrays, **place)
     except OSError as error:
         raise DataError(f"{path}: the scores cannot be written: {error.strerror}.") from error

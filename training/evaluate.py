@@ -93,7 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plot.add_argument("--match", metavar="NAME", help="the match to draw, or a part of its name (default: the first)")
     plot.add_argument("--half", type=int, choices=HALVES, help="the half to draw (default: both)")
     plot.add_argument(
-        "--scores", type=Path, metavar="FILE.npz", help='draw scores too: arrays "1" and "2", a row per second (T, C)'
+        "--scores",
+        type=Path,
+        metavar="FILE.npz",
+        help='draw scores too, from touchline spot --scores: arrays "1" and "2" (T, C), "rate" (rows a second, else 1) '
+        'and "row_time_s" (when in a row they are for, else its middle)',
     )
 
 

@@ -10,7 +10,7 @@ from engines.errors import DataError
 from training.checkpoint import load_weights, read_checkpoint
 from training.fit import prepare_torch
 from training.recipes import RECIPES
-from training.train import add_data_arguments, check_data, origin, provenance, say
+from training.train import add_data_arguments, check_data, check_out, origin, provenance, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if name not in RECIPES:
         raise DataError(f"{args.checkpoint} is of the recipe {name}, which this version of touchline does not have.")
     check_data(args.data)
+    check_out(args.out, args.front_ends)
     options = replace(options, front_ends=args.front_ends or options.front_ends)
     recipe = RECIPES[name]()
     training = options.applied(recipe.training)

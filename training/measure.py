@@ -100,7 +100,7 @@ def on_features(bundle: Bundle, halves: Iterable[FeatureHalf]) -> tuple[list[Tru
     labels = bundle.manifest.labels
     truths, predictions = [], []
     for half in halves:
-        spots = spot(bundle, embeddings_of(half.read(), bundle.manifest.rate))
+        spots = spot(bundle, embeddings_of(half.read(), bundle.manifest))
         truths.append(Truth.of(half.actions, labels))
         predictions.append(Predictions.of([(s.label, s.media_time, s.confidence) for s in spots], labels))
     return truths, predictions

@@ -7,7 +7,8 @@ colour-blind tell apart too; shapes say the same again.
 
 import math
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,26 @@ _LANE_HEIGHT = 0.84  # of the lane's 1: confidence or score 1 is here
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class HalfScores:
+    """The scores of one half.
+
+    Attributes:
+        scores_TC: float32 in [0, 1].
+        rate: rows a second.
+        row_time_s: from a row's start to the time that its scores are for.
+    """
+
+    scores_TC: FLOAT32
+    rate: float = 1.0
+    row_time_s: float = 0.5
+
+    @property
+    def times_s_T(self) -> NDArray[np.float64]:
+        """When in the half each row's scores are for."""
+        return np.arange(len(self.scores_TC)) / self.rate + self.row_time_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
     """One half to draw.
 
@@ -44,17 +65,20 @@ class Timeline:
         title: what stands above it.
         truth: the actions.
         predictions: the spots.
-        scores_TC: float32 in [0, 1], row t is second t; None to draw the spots alone.
+        scores: drawn as curves; None to draw the spots alone.
     """
 
     title: str
     truth: Truth
     predictions: Predictions
-    scores_TC: FLOAT32 | None = None
+    scores: HalfScores | None = None
 
 
-def read_scores(path: Path, labels: int) -> dict[int, FLOAT32]:
-    """Return the scores (T, C) of each half that a file has: arrays "1" and "2" of an npz, a row per second.
+def read_scores(path: Path, labels: int) -> dict[int, HalfScores]:
+    """Return the scores of each half that a file has, as `touchline spot --scores` writes them.
+
+    The file is an npz of arrays "1" and "2", (T, C), and optionally of the numbers "rate" (rows a second; else 1) and
+    "row_time_s" (from a row's start to the time that its scores are for; else half a row).
 
     Raises:
         DataError: the file cannot be read, or its arrays have another form.
@@ -62,15 +86,28 @@ def read_scores(path: Path, labels: int) -> dict[int, FLOAT32]:
     try:
         with np.load(path, allow_pickle=False) as file:
             scores = {half: file[str(half)] for half in HALVES if str(half) in file}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+            numbers = {name: file[name] for name in ("rate", "row_time_s") if name in file}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
         raise DataError(f'{path}: is no readable npz ({error}); give one with arrays "1" and "2".') from error
     for half, scores_TC in scores.items():
         if scores_TC.ndim != 2 or scores_TC.shape[1] != labels or scores_TC.dtype.kind != "f":
             form = f"{scores_TC.dtype} {scores_TC.shape}"
-            raise DataError(f'{path}: array "{half}" is {form}; give floats, a row per second and {labels} columns.')
+            raise DataError(f'{path}: array "{half}" is {form}; give floats in rows of {labels} columns.')
     if not scores:
         raise DataError(f'{path}: has neither array "1" nor "2"; name the halves so.')
-    return scores
+    rate = _number(path, numbers, "rate", 1.0)
+    if not rate:
+        raise DataError(f'{path}: "rate" is 0; give how many rows a second has.')
+    row_time_s = _number(path, numbers, "row_time_s", 0.5 / rate)
+    return {half: HalfScores(scores_TC, rate, row_time_s) for half, scores_TC in scores.items()}
+
+
+def _number(path: Path, numbers: Mapping[str, NDArray[np.generic]], name: str, default: float) -> float:
+    """Return a number that a file of scores has, or the default."""
+    value = numbers.get(name, np.array(default))
+    if value.ndim or value.dtype.kind not in "fiu" or not 0 <= float(value) < math.inf:
+        raise DataError(f'{path}: "{name}" is {value.dtype} {value.tolist()}; give one number of at least 0.')
+    return float(value)
 
 
 def draw(path: Path, result: MapResult, curve: Curve, timelines: Sequence[Timeline]) -> None:
@@ -203,9 +240,9 @@ def _draw_timeline(
     right = f"spot, right (within ±{tolerance_s / 2:g} s)"
     _draw_spots(axes, predictions, matched.rows_M[matched.hits_M], floor_of, "o", _BLUE, right)
     _draw_spots(axes, predictions, matched.rows_M[~matched.hits_M], floor_of, "X", _ORANGE, "spot, false alarm")
-    if timeline.scores_TC is not None:
-        _draw_scores(axes, timeline.scores_TC, floor_of)
-        last_s = max(last_s, len(timeline.scores_TC))
+    if timeline.scores is not None:
+        _draw_scores(axes, timeline.scores, floor_of)
+        last_s = max(last_s, len(timeline.scores.scores_TC) / timeline.scores.rate)
     axes.set_title(timeline.title, loc="left", fontsize=12, pad=24)
     axes.set_xlabel("minutes into the half; a spot stands as high in its lane as it is sure")
     axes.set_yticks([floor_of[label] + _LANE_HEIGHT / 2 for label in labels], [result.labels[c] for c in labels])
@@ -255,11 +292,11 @@ def _draw_spots(
     )
 
 
-def _draw_scores(axes: "Axes", scores_TC: FLOAT32, floor_of: dict[int, int]) -> None:
+def _draw_scores(axes: "Axes", scores: HalfScores, floor_of: dict[int, int]) -> None:
     """Draw each label's scores as a filled line from its lane's floor up."""
-    minutes_T = (np.arange(len(scores_TC)) + 0.5) / 60
+    minutes_T = scores.times_s_T / 60
     for label, floor in floor_of.items():
-        heights_T = floor + _LANE_HEIGHT * np.clip(scores_TC[:, label], 0, 1)
+        heights_T = floor + _LANE_HEIGHT * np.clip(scores.scores_TC[:, label], 0, 1)
         name = "score" if label == next(iter(floor_of)) else None
         axes.fill_between(minutes_T, floor, heights_T, color=_SKY, alpha=0.75, lw=0, label=name, zorder=1)
 

@@ -16,9 +16,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from engines.second import FLOAT32
-from training.chunks import ChunkLayout, ChunkSampler, chunk_starts, chunk_targets, stitch, take_chunks
+from training.chunks import (
+    ChunkLayout,
+    ChunkSampler,
+    chunk_starts,
+    chunk_targets,
+    find_places,
+    stitch,
+    take_chunks,
+)
 from training.data.features import BLOCK_BYTES, FeatureHalf, LoadedHalf, action_rows, blocks, gather
-from training.encodings import FLOAT64, decode_spotting, event_rows, time_shifts
+from training.encodings import FLOAT64, decode_spotting, time_shifts
 from training.models.calf import Calf
 from training.sampling import balanced_indices, mix, mixing_shares
 from training.scoring import Scored, measure
@@ -36,6 +44,14 @@ SCORING_BATCH = 256
 
 Halves = Sequence[FeatureHalf | LoadedHalf]
 Rows = Mapping[str, Tensor]
+
+
+def row_place(length: int) -> float:
+    """Return where in its row the score of a window of so many rows belongs, from 0 (start) to 1.
+
+    Windows of odd length are centred on the middle of the row they are for, those of even length on its start.
+    """
+    return 0.5 * (length % 2)
 
 
 class WindowBatch(NamedTuple):
@@ -80,6 +96,8 @@ class FeatureTask:
         fits = sum(half.nbytes for half in train) <= BLOCK_BYTES
         self.train: Halves = [half.load() for half in train] if fits else train
         self._optimizer, self._plateau = optimizer, plateau
+        self.place = 0.5
+        """Where in its row a score belongs."""
         self.about: dict[str, Any] = {}
         """What the recipe must still know when it writes the bundle."""
 
@@ -122,20 +140,21 @@ class FeatureTask:
             scored.append(self.score(net, loaded))
             losses.append(self.half_loss(net, loaded))
         result = measure(scored, self.labels, dict.fromkeys(self.labels, VALIDATION_RADIUS_S))
-        return {"score": result.overall.mean, "loss": float(np.mean(losses))}
+        known = [loss for loss in losses if loss is not None]
+        return {"score": result.overall.mean} | ({"loss": float(np.mean(known))} if known else {})
 
     def score(self, net: nn.Module, half: LoadedHalf) -> Scored:
-        """Return the scores of every row of a half, each placed at the row's middle."""
+        """Return the scores of every row of a half, each at its time."""
         scores_TC = self.scores(net, half)
-        middles_us = np.round((np.arange(half.length) + 0.5) / half.rate * 1e6).astype(np.int64)
-        return Scored(half.actions, scores_TC, np.broadcast_to(middles_us[:, None], scores_TC.shape))
+        times_us = np.round((np.arange(half.length) + self.place) / half.rate * 1e6).astype(np.int64)
+        return Scored(half.actions, scores_TC, np.broadcast_to(times_us[:, None], scores_TC.shape))
 
     def scores(self, net: nn.Module, half: LoadedHalf) -> FLOAT32:
         """Return a half's scores (T, C)."""
         raise NotImplementedError
 
-    def half_loss(self, net: nn.Module, half: LoadedHalf) -> float:
-        """Return the mean loss on a half."""
+    def half_loss(self, net: nn.Module, half: LoadedHalf) -> float | None:
+        """Return the mean loss on a half; None where there is nothing to learn from in it."""
         raise NotImplementedError
 
 
@@ -167,6 +186,7 @@ class WindowTask(FeatureTask):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
+        self.place = row_place(rows)
         self._rows, self._every, self._batch = rows, every, batch
         self._loss, self._window_scores = loss, window_scores
         self._draw = draw or (lambda rng, targets: rng.permutation(len(targets)))
@@ -222,7 +242,7 @@ class WindowTask(FeatureTask):
         if self._every:
             index = training_windows(half.length, self._rows)
             return index, training_targets(actions, half.length, self._rows, len(self.labels))
-        length = half.length - min(shift, half.length - 2)
+        length = half.length - max(0, min(shift, half.length - 2))
         first = half.length - length
         later = actions[actions[:, 0] >= first] - [first, 0]
         index = validation_windows(length, self._rows) + first
@@ -262,6 +282,8 @@ class ChunkTask(FeatureTask):
         rng, total = self.rng(epoch), len(self.train)
         for block in blocks(self.train, self.seed, epoch):
             shifts = [self._shifts(half) for half in block]
+            if not any(len(find_places(half, self._k_4C, self._layout)) for half in shifts):
+                continue
             sampler = ChunkSampler(shifts, self._k_4C, self._layout)
             for _ in range(max(1, round(self._chunks * len(block) / total / self._batch))):
                 yield self._draw(block, shifts, sampler, rng)
@@ -280,10 +302,12 @@ class ChunkTask(FeatureTask):
         chunks = decode_spotting(spotting, length, exact=True)
         return np.maximum(stitch(chunks, half.length, self._layout), 0)
 
-    def half_loss(self, net: nn.Module, half: LoadedHalf) -> float:
+    def half_loss(self, net: nn.Module, half: LoadedHalf) -> float | None:
         """Return the loss of a batch of chunks drawn from a half, the same ones every time."""
         device = next(net.parameters()).device
         shifts = [self._shifts(half)]
+        if not len(find_places(shifts[0], self._k_4C, self._layout)):
+            return None
         sampler = ChunkSampler(shifts, self._k_4C, self._layout)
         batch = self._draw([half], shifts, sampler, np.random.default_rng(0))
         on_device = ChunkBatch(
@@ -305,10 +329,10 @@ class ChunkTask(FeatureTask):
         return ChunkBatch(_tensors(rows), _tensor(targets), _tensor(anchors))
 
     def _shifts(self, half: LoadedHalf) -> FLOAT32:
-        actions = [a for a in half.actions if a.label in self.labels]
-        positions = np.array([round(a.time_s * 1000) for a in actions], np.int64)
-        labels = np.array([self.labels.index(a.label) for a in actions], np.int64)
-        return time_shifts(event_rows(positions, labels, half.rate, half.length), half.length, self._k_4C)
+        """Return a half's time shifts; actions count by the millisecond, where the original has whole seconds."""
+        events = action_rows(half, self.labels)
+        events[:, 0] = np.minimum(events[:, 0], half.length - 1)
+        return time_shifts(events, half.length, self._k_4C)
 
 
 def _window_batch(

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_count, metavar="N", help="train so many epochs, not the recipe's")
     length.add_argument("--steps", type=_count, metavar="N", help="train so many steps, say for a trial")
-    parser.add_argument("--seed", type=int, metavar="N", help="another seed than the recipe's")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="another seed than the recipe's")
     parser.add_argument("--accelerator", choices=ACCELERATORS, default="auto", help="what to run on (default auto)")
     parser.add_argument("--devices", type=_count, default=1, metavar="N", help="how many of them (default 1)")
     parser.add_argument("--precision", choices=PRECISIONS, default="32-true", help="of the network (default 32-true)")
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, choose, export, measure."""
     recipe = RECIPES[args.recipe]()
     check_data(args.data)
+    check_out(args.out, args.front_ends)
     folder = args.folder or args.out.with_name(args.out.name + ".run")
     options = Options(args.epochs, args.steps, args.seed, args.front_ends, args.decide_as)
     if args.resume:
@@ -134,6 +135,14 @@ def origin(path: Path) -> tuple[str, Options]:
         return str(about["recipe"]), Options.of(about["options"])
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: the checkpoint does not say which recipe it is of.") from error
+
+
+def check_out(out: Path, front_ends: Path | None) -> None:
+    """Refuse, before hours of training, a place where the bundle cannot be written."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; give a folder for the bundle.")
+    if front_ends is not None and out.resolve() == front_ends.resolve():
+        raise UsageError(f"{out}: is the bundle that the front ends come from; give the new one a folder of its own.")
 
 
 def check_data(data: Path) -> None:
@@ -195,4 +204,11 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: at least 1 is needed")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text}: a seed lies between 0 and {2**32 - 1}")
     return value

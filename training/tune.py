@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from training.calibrate import UNCHANGED, Calibration, calibrate, fit_calibration
+from engines.bundle import Decision, Manifest, read_manifest, write_manifest
+from training.calibrate import UNCHANGED, Calibration, calibrate, calibrate_graph, fit_calibration
 from training.scoring import FLOOR, Scored, measure, spots_of
 
 RADII_S = (1.0, 1.5, 2.0, 3.0)
@@ -72,6 +74,24 @@ def choose(
         label: best_threshold([found]) if found.actions >= ENOUGH else common for label, found in ranked.items()
     }
     return Choice(thresholds, radii, calibration, errors)
+
+
+def decide(path: Path, manifest: Manifest, choice: Choice) -> Manifest:
+    """Put a choice into a bundle whose head is not calibrated: into graph and manifest; return the manifest."""
+    if choice.calibration:
+        calibrate_graph(path / manifest.head.file, [choice.calibration[label] for label in manifest.labels])
+    decision = {
+        label: Decision(threshold=choice.thresholds[label], radius_s=choice.radii_s[label]) for label in manifest.labels
+    }
+    manifest = manifest.model_copy(
+        update={
+            "decision": decision,
+            "calibration": {label: c._asdict() for label, c in choice.calibration.items()},
+            "provenance": {**manifest.provenance, "calibration_error": choice.errors},
+        }
+    )
+    write_manifest(path, manifest)
+    return read_manifest(path)[0]
 
 
 def _calibration(ranked: Mapping[str, Ranked]) -> tuple[dict[str, Calibration], tuple[float, float]]:

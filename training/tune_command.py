@@ -1,7 +1,6 @@
 """`touchline tune`: what a bundle decides with, chosen again on one's own matches, under the rule that will run."""
 
 import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.actions import Action, read_actions
-from engines.bundle import MANIFEST, Bundle, Decision, Manifest, open_bundle, read_manifest, write_manifest
+from engines.bundle import MANIFEST, Bundle, Manifest, open_bundle, read_manifest, write_manifest
 from engines.errors import DataError, UsageError
 from engines.frontend import Embeddings, embeddings_of
 from training.calibrate import UNCHANGED, calibrate_graph
@@ -22,7 +21,7 @@ from training.data.soccernet import find_video
 from training.data.splits import match_folder, read_split
 from training.measure import embed, scored
 from training.progress import progress_bar
-from training.tune import RADII_S, WIDE_RADII_S, Choice, choose
+from training.tune import RADII_S, WIDE_RADII_S, choose, decide
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,10 +64,7 @@ def run(args: argparse.Namespace) -> int:
             ]
         radii = RADII_S if before.head.max_displacement_s else WIDE_RADII_S
         choice = choose(found, before.labels, radii, calibrated=not args.no_calibration)
-        manifest = _decided(bundle.manifest, choice, args)
-        if choice.calibration:
-            calibrate_graph(work / manifest.head.file, [choice.calibration[label] for label in manifest.labels])
-        write_manifest(work, manifest)
+        manifest = decide(work, _for_local_max(bundle.manifest, args), choice)
         open_bundle(work)
         out.mkdir(parents=True, exist_ok=True)
         for path in sorted(work.iterdir(), key=lambda p: p.name == MANIFEST):  # the manifest last: it names the others
@@ -107,7 +103,7 @@ def _embeddings(bundle: Bundle, half: _Half) -> Sequence[Embeddings]:
     if isinstance(half.source, Path):
         return embed(bundle, half.source)
     rows = half.source.read()  # type: ignore[attr-defined]
-    return list(embeddings_of(rows, bundle.manifest.rate))
+    return list(embeddings_of(rows, bundle.manifest))
 
 
 def _uncalibrated(path: Path, manifest: Manifest, work: Path) -> Bundle:
@@ -120,23 +116,15 @@ def _uncalibrated(path: Path, manifest: Manifest, work: Path) -> Bundle:
     return open_bundle(work)
 
 
-def _decided(manifest: Manifest, choice: Choice, args: argparse.Namespace) -> Manifest:
+def _for_local_max(manifest: Manifest, args: argparse.Namespace) -> Manifest:
+    """Return the manifest without what only the greedy rule can have, and without figures that no longer hold."""
     head = manifest.head
     if manifest.rule == "greedy":
         edges = "zeros" if head.edges == "inside" else head.edges
         head = head.model_copy(update={"unscored_rows": 0, "edges": edges})
-    tuned = {"data": args.data.name, "split": args.split, "calibration_error": choice.errors}
-    return manifest.model_copy(
-        update={
-            "head": head,
-            "decision": {
-                label: Decision(threshold=choice.thresholds[label], radius_s=choice.radii_s[label])
-                for label in manifest.labels
-            },
-            "calibration": {label: c._asdict() for label, c in choice.calibration.items()},
-            "provenance": {**manifest.provenance, "tuned": json.loads(json.dumps(tuned))},
-        }
-    )
+    tuned = {"data": args.data.name, "split": args.split}
+    provenance = {**manifest.provenance, "tuned": tuned}
+    return manifest.model_copy(update={"head": head, "measured": {}, "provenance": provenance})
 
 
 def _parent(out: Path) -> Path:

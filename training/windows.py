@@ -10,7 +10,6 @@ The quirks, named where the code has them:
 - W2: windows reach past both ends by repeating the first and the last row.
 - W3: actions in rows without a window are left out: the last row's, and what lies beyond the features.
 - W4: HMTAS scores in batches of 256 windows and leaves out the last batch's last window: N - 2 of N rows have a score.
-- W5: where the streams of a half differ in length, the shorter ones repeat their last row.
 
 Source: `feats2clip`, `SoccerNetClips*` and `testSpotting` of HMTAS (arturxe2/TFM-Artur-Xarles: Model/dataset.py,
 train.py) and of NetVLAD++ (SilvioGiancola/SoccerNetv2-DevKit: TemporallyAwarePooling/src). The thesis mentions none of
@@ -18,8 +17,6 @@ the quirks, nor that a training window is positive wherever in it the action lie
 
 Axis suffixes: N rows of a half or actions, L rows of a window, W windows, C labels, D width, 2 the pair (row, label).
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -131,20 +128,3 @@ def _targets(windows: INT64, labels: INT64, count: int, columns: int) -> FLOAT32
     targets_WC[windows, 1 + labels] = 1
     targets_WC[windows, 0] = 0
     return targets_WC
-
-
-def of_one_length(streams: Mapping[str, FLOAT32]) -> dict[str, FLOAT32]:
-    """Return all streams (N, D) of a half at the longest one's length; the shorter repeat their last row (W5).
-
-    Raises:
-        ValueError: a stream has no rows.
-    """
-    if empty := [name for name, rows_ND in streams.items() if not len(rows_ND)]:
-        raise ValueError(f"no rows in {', '.join(empty)}")
-    longest = max((len(rows_ND) for rows_ND in streams.values()), default=0)
-    return {
-        name: rows_ND
-        if len(rows_ND) == longest
-        else np.concatenate([rows_ND, np.repeat(rows_ND[-1:], longest - len(rows_ND), axis=0)])
-        for name, rows_ND in streams.items()
-    }

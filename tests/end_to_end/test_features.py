@@ -92,12 +92,14 @@ def test_recordings_that_fail_are_named_and_the_others_are_embedded(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is no array of numbers"),
-        (b"\x93NUMPY rubbish", "is no array of numbers"),
+        (b"", "is not a .npy file"),
+        (b"\x93NUMPY rubbish", "is not a .npy file"),
         (None, "cannot be read"),
         (np.zeros((5, 3), np.float32), "rows are 3 wide"),
-        (np.zeros(5, np.float32), "something else"),
-        (np.array(["a", "b"], object), "is no array of numbers"),
+        (np.zeros(5, np.float32), "(rows, width)"),
+        (np.array(["a", "b"], object), "pickled objects"),
+        (b"PK\x03\x04", "is not a .npy file"),
+        (np.full((5, 256), np.nan, np.float32), "row 0 holds values that are no numbers"),
     ],
 )
 def test_features_that_cannot_be_used_are_one_sentence(
@@ -112,6 +114,23 @@ def test_features_that_cannot_be_used_are_one_sentence(
     assert ended.code == 1
     assert said in ended.complaint
     assert not (tmp_path / "o").exists()
+
+
+def test_a_match_of_a_folder_that_fails_is_named_and_the_others_are_spotted_on(
+    touchline: Touchline, features: Path, tmp_path: Path
+) -> None:
+    for name, size in (("good", None), ("bad", 1000)):
+        match = tmp_path / "features" / "league" / "season" / name
+        match.mkdir(parents=True)
+        for stream in ("visual", "audio"):
+            (match / f"1_demo_{stream}.npy").write_bytes((features / f"1_demo_{stream}.npy").read_bytes()[:size])
+    ended = touchline("spot", tmp_path / "features", "--bundle", "bundles/demo", "--out", tmp_path / "out.zip")
+    assert ended.code == 1
+    assert "1 of 2 matches could not be spotted on" in ended.complaint
+    assert "season/bad/1_demo" in ended.err
+    assert "half 2 is left out" in ended.err
+    with zipfile.ZipFile(tmp_path / "out.zip") as file:
+        assert file.namelist() == ["league/season/good/results_spotting.json"]
 
 
 def test_features_of_another_kind_or_a_missing_half_are_named(

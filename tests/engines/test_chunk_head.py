@@ -48,7 +48,7 @@ def spotter(manifest: Manifest) -> Spotter:
 def scored(manifest: Manifest, rows_TD: np.ndarray) -> dict[int, np.ndarray]:
     """Every row's final scores, as the live path computes them."""
     one = spotter(manifest)
-    scores = [s for e in embeddings_of({"visual": rows_TD}, 1) for s in one.score_rows([e])] + one.flush_scores()
+    scores = [s for e in embeddings_of({"visual": rows_TD}, manifest) for s in one.score_rows([e])] + one.flush_scores()
     return {s.index: s.scores_C for s in scores}
 
 
@@ -95,7 +95,7 @@ def test_every_row_is_scored_from_a_chunk_that_has_its_look_ahead_behind_it(hop:
 def test_no_spot_comes_later_than_look_ahead_hop_and_radius_promise() -> None:
     manifest = chunk_manifest(3, "zeros")
     one = spotter(manifest)
-    spots = [s for e in embeddings_of({"visual": some_rows(60)}, 1) for s in one.decide(one.score_rows([e]))]
+    spots = [s for e in embeddings_of({"visual": some_rows(60)}, manifest) for s in one.decide(one.score_rows([e]))]
     assert spots
     for spot in spots + one.flush():
         assert spot.delay_s <= manifest.promised_delay_s(spot.label) == BORDER + 2 + 1 + 1
@@ -103,8 +103,9 @@ def test_no_spot_comes_later_than_look_ahead_hop_and_radius_promise() -> None:
 
 def test_the_greedy_rule_says_at_the_end_of_the_half_what_the_offline_rule_says() -> None:
     rows = some_rows(45)
-    one = spotter(chunk_manifest(HOP, "inside", rule="greedy"))
-    early = [s for e in embeddings_of({"visual": rows}, 1) for s in one.decide(one.score_rows([e]))]
+    manifest = chunk_manifest(HOP, "inside", rule="greedy")
+    one = spotter(manifest)
+    early = [s for e in embeddings_of({"visual": rows}, manifest) for s in one.decide(one.score_rows([e]))]
     assert early == []
     said = {(s.label, s.media_time) for s in one.flush()}
     wanted = offline(rows)

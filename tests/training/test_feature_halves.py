@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from engines.actions import Action
 from engines.errors import DataError
+from engines.npy import read_header
 from training.data.features import (
     FeatureHalf,
     FeatureStream,
@@ -25,7 +26,6 @@ from training.data.features import (
     find_halves,
     report_left_out,
 )
-from training.data.npy import read_header
 
 VIDEO = FeatureStream("video", "video")
 AUDIO = FeatureStream("audio", "audio", optional=True)

@@ -93,6 +93,35 @@ def test_scores_are_drawn_if_given(tree: Path, tmp_path: Path) -> None:
     assert "<!-- score -->" not in words(tmp_path / "without.svg")
 
 
+@pytest.mark.parametrize(
+    ("numbers", "wanted"),
+    [
+        ({}, [0.5, 1.5, 2.5]),
+        ({"rate": 2}, [0.25, 0.75, 1.25]),
+        ({"rate": np.float64(2), "row_time_s": 0.0}, [0, 0.5, 1]),
+        ({"row_time_s": 0.96}, [0.96, 1.96, 2.96]),
+    ],
+)
+def test_scores_are_drawn_at_their_rows_times(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: dict[str, Any], wanted: list[float]
+) -> None:
+    from matplotlib.axes import Axes
+
+    drawn: list[list[float]] = []
+    fill = Axes.fill_between
+
+    def spied(axes: Axes, minutes: Any, *more: Any, **options: Any) -> Any:
+        drawn.append((60 * minutes).tolist())
+        return fill(axes, minutes, *more, **options)
+
+    monkeypatch.setattr(Axes, "fill_between", spied)
+    arrays: dict[str, Any] = {"1": np.full((3, 17), 0.5, np.float32), **numbers}
+    np.savez(tmp_path / "scores.npz", **arrays)
+    evaluate(tree, "--plot", tmp_path / "out.svg", "--scores", tmp_path / "scores.npz")
+    assert len(drawn) == 2  # Goal and Foul
+    assert all(times == pytest.approx(wanted) for times in drawn)
+
+
 def test_nothing_at_all_can_be_drawn(tmp_path: Path) -> None:
     nothing = [Truth.of([])], [Predictions.of([])]
     plots.draw(tmp_path / "out.png", average_map(*nothing), curves(*nothing, 5)[0], [])
@@ -138,6 +167,11 @@ def test_pictures_that_cannot_be_drawn_are_refused(
         ({"2": np.zeros((5, 17), np.int64)}, r'array "2" is int64'),
         ({"scores": np.zeros((5, 17))}, 'has neither array "1" nor "2"'),
         ({"1": np.array([{}], object)}, "is no readable npz"),
+        ({"1": np.zeros((5, 17)), "rate": 0}, '"rate" is 0'),
+        ({"1": np.zeros((5, 17)), "rate": -1}, '"rate" is int64 -1; give one number'),
+        ({"1": np.zeros((5, 17)), "row_time_s": np.nan}, '"row_time_s" is float64 nan'),
+        ({"1": np.zeros((5, 17)), "row_time_s": [0, 1]}, '"row_time_s" is int64'),
+        ({"1": np.zeros((5, 17)), "rate": "2"}, '"rate" is <U1 2'),
     ],
 )
 def test_scores_of_another_form_are_refused(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:

@@ -160,7 +160,8 @@ def test_train_spot_tune_and_export_make_bundles_that_say_what_the_network_says(
 def scored_on(bundle: Path, rows, actions):  # type: ignore[no-untyped-def]
     from engines.frontend import embeddings_of
 
-    return scored(open_bundle(bundle), embeddings_of(rows, 1), actions)
+    opened = open_bundle(bundle)
+    return scored(opened, embeddings_of(rows, opened.manifest), actions)
 
 
 def test_spotting_with_a_trained_bundle_finds_what_the_rows_show(

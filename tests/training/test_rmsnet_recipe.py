@@ -109,7 +109,8 @@ def test_a_clip_that_points_at_a_row_gives_the_time_of_that_rows_middle(
     wanted_us = np.maximum((first_rows + place + 0.5) / rate * 1e6, 0)
     with torch.no_grad():
         offline = task([half(60, {}, rate)], chosen).score(net, one)
-    live = scored(bundle_of(tmp_path / "bundle", chosen, net), embeddings_of(one.rows, rate), ())
+    opened = bundle_of(tmp_path / "bundle", chosen, net)
+    live = scored(opened, embeddings_of(one.rows, opened.manifest), ())
     for found in (offline, live):
         assert found.times_TC.shape == found.scores_TC.shape == (60, 17)
         assert np.abs(found.times_TC - wanted_us[:, None]).max() <= 1000
@@ -150,7 +151,7 @@ def test_all_clips_that_see_an_action_make_one_spot_at_its_time_and_before_the_p
     bundle = bundle_of(tmp_path / "bundle", chosen, BrightRow(chosen.config({"visual": WIDTH})))
     one = np.zeros((60, WIDTH), np.float32)
     one[[3, 30, 58], 0] = one[:, 1] = 1
-    spots = spot(bundle, embeddings_of({"visual": one}, 1))
+    spots = spot(bundle, embeddings_of({"visual": one}, bundle.manifest))
     assert [(s.label, s.media_time) for s in spots] == [("Goal", 3.5), ("Goal", 30.5), ("Goal", 58.5)]
     promise_s = rows - 1 - rows // 2 + (rows // 2 + 0.5) + 1 + 1
     assert max(s.delay_s for s in spots) <= bundle.manifest.promised_delay_s("Goal") == promise_s
@@ -277,7 +278,8 @@ def test_trained_on_what_rows_show_its_bundle_finds_the_actions_to_the_second_an
     one = halves[0].load()
     with torch.no_grad():
         wanted = trained.score(trained.net.eval(), one)
-    live = scored(open_bundle(bundle), embeddings_of(one.rows, 1), one.actions)
+    opened = open_bundle(bundle)
+    live = scored(opened, embeddings_of(one.rows, opened.manifest), one.actions)
     assert np.abs(live.times_TC - wanted.times_TC).max() <= 1000
     calibration = open_bundle(bundle).manifest.calibration
     for c, label in enumerate(SOCCERNET_LABELS[:4]):

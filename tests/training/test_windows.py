@@ -45,9 +45,6 @@ def halves_of(annotations: list[list[str]]) -> list[list[tuple[int, int]]]:
 def test_training_targets_are_the_originals(originals: Originals) -> None:
     stored: dict[str, Any] = originals.json("hmtas_labels")
     rows = stored["N_baidu"]
-    streams = windows.of_one_length(
-        {name: np.arange(stored[f"N_{name}"], dtype=np.float32)[:, None] for name in ("baidu", "audio")}
-    )
     for length in (2, 3, 5):
         wanted = stored[f"train_L{length}"]
         targets = np.concatenate(
@@ -57,9 +54,8 @@ def test_training_targets_are_the_originals(originals: Originals) -> None:
         assert np.argwhere(targets[:, 1:]).tolist() == wanted["label_nonzero"]
         assert np.flatnonzero(targets[:, 0] == 0).tolist() == wanted["background_windows"]
         seen = windows.training_windows(rows, length)
-        assert streams["baidu"][seen[0], 0].tolist() == wanted["first_baidu"]
-        assert streams["baidu"][seen[-1], 0].tolist() == wanted["last_baidu_half1"]
-        assert streams["audio"][seen[-1], 0].tolist() == wanted["last_audio_half1"]
+        assert seen[0].tolist() == wanted["first_baidu"]
+        assert seen[-1].tolist() == wanted["last_baidu_half1"]
 
 
 @given(ROWS, LENGTHS)
@@ -125,11 +121,6 @@ def test_a_last_batch_of_one_window_is_empty() -> None:
     assert windows.scored_batches(0) == []
 
 
-def test_streams_of_one_length_stay_as_they_are() -> None:
-    rows = np.zeros((3, 2), np.float32)
-    assert windows.of_one_length({"a": rows})["a"] is rows
-
-
 @pytest.mark.parametrize("action", [(-1, 0), (0, -1), (0, 17)])
 def test_actions_that_cannot_be_are_refused(action: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="not in 0 … 16"):
@@ -139,5 +130,3 @@ def test_actions_that_cannot_be_are_refused(action: tuple[int, int]) -> None:
 def test_halves_and_windows_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="10 rows in windows of 0"):
         windows.scoring_windows(10, 0)
-    with pytest.raises(ValueError, match="no rows in audio"):
-        windows.of_one_length({"audio": np.zeros((0, 2), np.float32)})

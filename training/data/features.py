@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from engines.actions import Action, read_actions
 from engines.errors import DataError
+from engines.npy import FLOATS, FeatureFile, map_rows, read_header
 from engines.second import FLOAT32
-from training.data.npy import FLOATS, FeatureFile, map_rows, read_header
 from training.data.results import HALVES, LABELS_NAME
 from training.data.splits import match_folder
 

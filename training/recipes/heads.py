@@ -23,20 +23,21 @@ from engines.bundle import (
     write_manifest,
 )
 from engines.errors import UsageError
+from engines.frontend import embeddings_of
 from engines.labels import SOCCERNET_LABELS
 from training.calibrate import Calibration
 from training.data.features import FeatureHalf, FeatureStream, find_halves, report_left_out
-from training.data.splits import protocol, read_split
+from training.data.splits import match_folder, protocol, read_split
 from training.encodings import k_rows
 from training.export import ChunkHead, WindowHead, write_head_bundle
 from training.fit import Training
-from training.measure import on_features, report, with_threshold
+from training.measure import on_features, report, scored, with_threshold
 from training.models.calf import Calf, CalfConfig, calf_loss
 from training.recipes.base import Options
 from training.sampling import balanced_indices
 from training.scoring import FLOOR
-from training.tasks import ChunkBatch, ChunkTask, FeatureTask, Rows, WindowTask
-from training.tune import WIDE_RADII_S, Choice, choose
+from training.tasks import ChunkBatch, ChunkTask, FeatureTask, Rows, WindowTask, row_place
+from training.tune import WIDE_RADII_S, Choice, choose, decide
 from training.windows import look_ahead_rows
 
 Widths = Mapping[str, int]
@@ -107,15 +108,23 @@ class HeadRecipe:
     labels: tuple[str, ...] = SOCCERNET_LABELS
 
     def prepare(self, data: Path, cache: Path, console: Console, options: Options) -> FeatureTask:
-        """Return the task; halves without usable files are named and left out."""
+        """Return the task; halves without usable files are named and left out.
+
+        Everything that `write` will need is looked at here, before hours of training.
+        """
         opened = {
             key: open_bundle(path) if path is not None else None
             for key, path in (("front_ends", options.front_ends), ("decide_as", options.decide_as))
         }
         use = protocol(options.protocol)
-        train, valid = ([h for split in use[role] for h in self.halves(data, split)] for role in ("train", "valid"))
+        train, valid, _ = ([h for split in use[role] for h in self.halves(data, split)] for role in use)
         task = self.task(train, valid, options.applied(self.training).seed)
         task.about = {"data": data, "use": use, **opened}
+        self.modality_streams(train[0].widths, opened["front_ends"])
+        if opened["front_ends"] is not None:
+            _check_origin(data, train[0], opened["front_ends"])
+        if opened["decide_as"] is not None:
+            self._chosen_by(opened["decide_as"])
         return task
 
     def halves(self, data: Path, split: str) -> list[FeatureHalf]:
@@ -144,51 +153,46 @@ class HeadRecipe:
         raise NotImplementedError
 
     def write(self, task: FeatureTask, net: nn.Module, out: Path, provenance: Mapping[str, object]) -> Manifest:
-        """Choose radii, calibration and thresholds on the valid split, export, and measure the bundle."""
-        net = net.eval()
-        data, use = task.about["data"], task.about["use"]
+        """Export, choose radii, calibration and thresholds on the valid split as the bundle scores it, and measure."""
+        data, use, other = (task.about[key] for key in ("data", "use", "decide_as"))
         splits = list(dict.fromkeys(split for role in use.values() for split in role))
         halves = {split: self.halves(data, split) for split in splits}
-        choice = self._choice(task, net)
+        nothing = Decision(threshold=0.5, radius_s=1.0)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=self.name.replace("+", "p"),
             labels=self.labels,
-            streams=self._streams(halves["train"][0].widths, task.about["front_ends"]),
+            streams=self.modality_streams(halves["train"][0].widths, task.about["front_ends"]),
             head=self.spec(),
-            decision={
-                label: Decision(threshold=choice.thresholds[label], radius_s=choice.radii_s[label])
-                for label in self.labels
-            },
-            calibration={label: c._asdict() for label, c in choice.calibration.items()},
+            decision=dict.fromkeys(self.labels, nothing),
             provenance={
                 **provenance,
                 "configuration": self.configuration(),
                 "data": {split: digest(found) for split, found in halves.items()},
-                "calibration_error": choice.errors,
             },
             sha256={},
         )
-        manifest = write_head_bundle(out, self.head(net), manifest, task.about["front_ends"])
-        bundle = with_threshold(open_bundle(out), FLOOR)
+        manifest = write_head_bundle(out, self.head(net.eval()), manifest, task.about["front_ends"])
+        choice = self._chosen_by(other) if other is not None else self._choice(out, halves["valid"])
+        manifest = decide(out, manifest, choice)
+        bundle = with_threshold(open_bundle(out), FLOOR / 100)  # calibrated confidences are lower than scores
         unseen = (*use["valid"], *use["test"])
         measured = {split: report(*on_features(bundle, halves[split]), self.labels) for split in unseen}
         manifest = manifest.model_copy(update={"measured": measured})
         write_manifest(out, manifest)
         return manifest
 
-    def _choice(self, task: FeatureTask, net: nn.Module) -> Choice:
-        """Return what is chosen on the valid split, or what another bundle has chosen."""
-        other: Bundle | None = task.about["decide_as"]
-        if other is None:
-            with torch.no_grad():
-                scored = [task.score(net, half.load()) for half in task.valid]
-            return choose(scored, self.labels, WIDE_RADII_S, calibrated=True)
+    def _choice(self, path: Path, valid: list[FeatureHalf]) -> Choice:
+        """Return what is best on the valid split, as the bundle scores it."""
+        bundle = open_bundle(path)
+        found = [scored(bundle, embeddings_of(half.read(), bundle.manifest), half.actions) for half in valid]
+        return choose(found, self.labels, WIDE_RADII_S, calibrated=True)
+
+    def _chosen_by(self, other: Bundle) -> Choice:
+        """Return what another bundle has chosen."""
         manifest = other.manifest
         if manifest.labels != self.labels or manifest.rule != "local-max":
-            raise UsageError(
-                f"{other.path}: decides about other labels, or by another rule; give a bundle of this recipe."
-            )
+            raise UsageError(f"{other.path}: has other labels, or another rule; give a bundle of this recipe.")
         return Choice(
             thresholds={label: d.threshold for label, d in manifest.decision.items()},
             radii_s={label: d.radius_s or 0.0 for label, d in manifest.decision.items()},
@@ -199,13 +203,24 @@ class HeadRecipe:
         """Return the recipe as plain values, for the bundle's provenance."""
         return {key: value for key, value in json.loads(json.dumps(asdict(self), default=repr)).items()}
 
+    def shared(self, train: list[FeatureHalf], valid: list[FeatureHalf], seed: int) -> dict[str, Any]:
+        """Return what every task takes."""
+        return {
+            "train": train,
+            "valid": valid,
+            "labels": self.labels,
+            "seed": seed,
+            "optimizer": self.adam,
+            "plateau": self.plateau,
+        }
+
     def adam(self, net: nn.Module) -> Optimizer:
         """Return the recipe's optimizer."""
         return Adam(
             net.parameters(), self.learning_rate, eps=self.eps, weight_decay=self.weight_decay, amsgrad=self.amsgrad
         )
 
-    def _streams(self, widths: Widths, front_ends: Bundle | None) -> tuple[ModalityStream, ...]:
+    def modality_streams(self, widths: Widths, front_ends: Bundle | None) -> tuple[ModalityStream, ...]:
         """Return the manifest's streams: with the front end that made the files, if it is given."""
         made = {}
         if front_ends is not None:
@@ -229,6 +244,17 @@ class HeadRecipe:
                 own if front_end is None else front_end.model_copy(update={"name": own.name, "features": own.features})
             )
         return tuple(streams)
+
+
+def _check_origin(data: Path, half: FeatureHalf, front_ends: Bundle) -> None:
+    """Refuse front ends that did not make the feature files, as far as `touchline embed` noted which did."""
+    note = match_folder(data, half.match) / f"{half.half}_{front_ends.manifest.name}.json"
+    try:
+        made_with = json.loads(note.read_text(encoding="utf-8"))["bundle"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if made_with != front_ends.digest:
+        raise UsageError(f"{front_ends.path}: another bundle of this name made the features in {note.parent}.")
 
 
 def digest(halves: list[FeatureHalf]) -> str:
@@ -270,12 +296,7 @@ class WindowRecipe(HeadRecipe):
             draw=(lambda rng, t: balanced_indices(t, len(t), rng)) if self.balanced else None,
             mixup=self.mixup,
             net=self.build(train[0].widths, self.rows),
-            train=train,
-            valid=valid,
-            labels=self.labels,
-            seed=seed,
-            optimizer=self.adam,
-            plateau=self.plateau,
+            **self.shared(train, valid, seed),
         )
 
     def head(self, net: nn.Module) -> WindowHead:
@@ -293,7 +314,7 @@ class WindowRecipe(HeadRecipe):
             rows=self.rows,
             look_ahead_s=look_ahead_rows(self.rows) / rate,
             edges="repeat",
-            row_time_s=0.5 / rate,
+            row_time_s=row_place(self.rows) / rate,
         )
 
 
@@ -306,7 +327,8 @@ class ChunkRecipe(HeadRecipe):
         receptive_field: rows that the widest kernel spans.
         context: the published context bounds are multiplied by it.
         chunks: chunks in an epoch.
-        hop_s: how far the chunk slides live, and so how long scores wait for it.
+        hop_s: how far the chunk slides live, and so how long scores wait for it. An anchor counts if it points into
+            the last `hop_s` before the look-ahead; with a small one, chunks that point a row off say nothing.
         variant: fields of CalfConfig.
     """
 
@@ -314,7 +336,7 @@ class ChunkRecipe(HeadRecipe):
     receptive_field: int = 80
     context: float = 1.0
     chunks: int = 18_000
-    hop_s: float = 1.0
+    hop_s: float = 20.0
     variant: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, widths: Widths) -> CalfConfig:
@@ -340,12 +362,7 @@ class ChunkRecipe(HeadRecipe):
             chunks=self.chunks,
             loss=loss,
             net=Calf(config),
-            train=train,
-            valid=valid,
-            labels=self.labels,
-            seed=seed,
-            optimizer=self.adam,
-            plateau=self.plateau,
+            **self.shared(train, valid, seed),
         )
 
     def head(self, net: nn.Module) -> ChunkHead:
