@@ -4,6 +4,7 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -15,7 +16,7 @@ from engines.bundle import MANIFEST, Bundle, Manifest, open_bundle, read_manifes
 from engines.errors import DataError, UsageError
 from engines.frontend import Embeddings, embeddings_of
 from training.calibrate import UNCHANGED, calibrate_graph
-from training.data.features import FeatureStream, find_halves, report_left_out
+from training.data.features import FeatureHalf, FeatureStream, find_halves, report_left_out
 from training.data.results import LABELS_NAME
 from training.data.soccernet import find_video
 from training.data.splits import match_folder, read_split
@@ -74,11 +75,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
 class _Half:
-    """A labelled half and where its embeddings come from."""
+    """A labelled half, and the video or the feature files that its embeddings come from."""
 
-    def __init__(self, actions: Sequence[Action], source: "Path | object") -> None:
-        self.actions, self.source = actions, source
+    actions: Sequence[Action]
+    source: Path | FeatureHalf
 
 
 def _halves(bundle: Bundle, data: Path, split: str) -> Iterator[_Half]:
@@ -102,8 +104,7 @@ def _halves(bundle: Bundle, data: Path, split: str) -> Iterator[_Half]:
 def _embeddings(bundle: Bundle, half: _Half) -> Sequence[Embeddings]:
     if isinstance(half.source, Path):
         return embed(bundle, half.source)
-    rows = half.source.read()  # type: ignore[attr-defined]
-    return list(embeddings_of(rows, bundle.manifest))
+    return list(embeddings_of(half.source.read(), bundle.manifest))
 
 
 def _uncalibrated(path: Path, manifest: Manifest, work: Path) -> Bundle:
