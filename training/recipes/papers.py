@@ -18,7 +18,7 @@ from training.models.audiovid import AudioVid, AudioVidConfig, audiovid_loss
 from training.models.baidu import BaiduConfig, BaiduTransformer
 from training.models.calf import VARIANTS
 from training.models.cartas import Cartas, CartasConfig
-from training.models.hmtas import Hmtas, column_weights, hmtas_loss, thesis_model
+from training.models.hmtas import THESIS_MODELS, Hmtas, column_weights, hmtas_loss, thesis_model
 from training.models.pooling import POOLS, Pooling, PoolingConfig, nll
 from training.recipes.clips import ClipRecipe
 from training.recipes.heads import ChunkRecipe, HeadRecipe, Widths, WindowRecipe
@@ -63,7 +63,7 @@ def hmtas(row: str = "m7", rows: int | None = None, *, small: bool = False, **ch
     name = f"hmtas-{row}" + (f"-l{rows}" if rows else "")
     recipe = WindowRecipe(
         name="small-" + name if small else name,
-        summary=f"HMTAS, row {row.upper()} of the thesis's table, windows of {length} s",
+        summary=f"{row.upper()}: {THESIS_MODELS[row]}" + (f", windows of {rows} s" if rows else ""),
         features="demo" if small else "baidu",
         streams=visual + audio,
         training=Training(epochs=SMALL_EPOCHS, patience=5) if small else Training(epochs=50, patience=4),
@@ -108,7 +108,10 @@ def calf(variant: str = "CALF", *, small: bool = False) -> ChunkRecipe:
     fields = _CALF_VARIANTS[variant]
     name = "calf" if variant == "CALF" else "calf-" + variant.lower().replace("+", "-")
     shared: dict[str, Any] = {"streams": ("visual",), "eps": 1e-7, "plateau": 25, "variant": fields}
-    summary = "CALF" if variant == "CALF" else f"CALF with Swapno's {variant}"
+    summary = {
+        "CALF": "CALF, with its context-aware loss",
+        "Seg-Unequal": "CALF, its segmentation's convolution split into unequal kernels",
+    }.get(variant, f"CALF with Swapno's {variant}")
     if small:
         return ChunkRecipe(
             name="small-" + name,
@@ -123,7 +126,7 @@ def calf(variant: str = "CALF", *, small: bool = False) -> ChunkRecipe:
             **shared,
         )
     return ChunkRecipe(
-        name=name, summary=summary, features="resnet", training=Training(epochs=1000), batch=32, hop_s=0.5, **shared
+        name=name, summary=summary, features="resnet", training=Training(epochs=1000), batch=32, **shared
     )
 
 
