@@ -135,7 +135,7 @@ class HeadRecipe:
         report_left_out(problems)
         if not halves:
             raise UsageError(
-                f"{data}: the {split} split has no half with {', '.join(f'{{1,2}}_{s.file}.npy' for s in streams)}; "
+                f"{data}: the {split} split has no half with {', '.join(dict.fromkeys(f'{{1,2}}_{s.file}.npy' for s in streams))}; "
                 "the recipe needs these feature files."
             )
         return halves
