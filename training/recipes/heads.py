@@ -134,9 +134,9 @@ class HeadRecipe:
         halves, problems = find_halves(data, read_split(data, split), streams, chosen.rate)
         report_left_out(problems)
         if not halves:
+            files = dict.fromkeys(f"{{1,2}}_{stream.file}.npy" for stream in streams)
             raise UsageError(
-                f"{data}: the {split} split has no half with {', '.join(dict.fromkeys(f'{{1,2}}_{s.file}.npy' for s in streams))}; "
-                "the recipe needs these feature files."
+                f"{data}: the {split} split has no half with {', '.join(files)}; the recipe needs these feature files."
             )
         return halves
 
