@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 
 from engines.errors import UsageError
-
-if TYPE_CHECKING:
-    from training.fit import Task
+from training.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Whole:
 class LossModule(nn.Module):
     """The task's loss as a module's `forward`: the one call that Fabric runs distributed and in mixed precision."""
 
-    def __init__(self, task: "Task") -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
         self.net = task.net
         self._task = task

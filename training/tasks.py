@@ -70,7 +70,7 @@ class ChunkBatch(NamedTuple):
 
 
 class FeatureTask:
-    """What window and chunk heads share; see `training.fit.Task`.
+    """What window and chunk heads share; see `training.task.Task`.
 
     Args:
         net: the head.

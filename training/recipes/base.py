@@ -9,7 +9,8 @@ from rich.console import Console
 from torch import nn
 
 from engines.bundle import Manifest
-from training.fit import Task, Training
+from training.fit import Training
+from training.task import Task
 
 
 @dataclass(frozen=True, slots=True)
