@@ -1,8 +1,9 @@
-"""`touchline evaluate`: how good predictions are, by SoccerNet's own metric.
+"""`touchline evaluate`: how good predictions are, by SoccerNet's own metric, and how good under a deadline.
 
 In: `results_spotting.json` and `Labels-v2.json`, two files or two SoccerNet trees, the results' one also as the zip
-that SoccerNet's challenge takes. Out: on stdout a table, or one JSON object with the SoccerNet package's keys; on
-stderr what was left out; a picture, if asked for.
+that SoccerNet's challenge takes; for deadlines the words of `touchline replay` or `watch --json` in place of results.
+Out: on stdout a table, or one JSON object with the SoccerNet package's keys; on stderr what was left out; a picture,
+if asked for.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.errors import DataError, UsageError
+from training import deadline_report
 from training.data.results import (
     HALVES,
     LABELS_NAME,
@@ -31,6 +33,7 @@ from training.data.results import (
     read_predictions,
     read_truth,
 )
+from training.data.words import WORDS_NAME, History, SaidClock, read_words
 from training.metric import TOLERANCES_S, MapResult, average_map, curves
 
 _NAMED = 5  # matches or labels named in a note before "and … more"
@@ -58,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "predictions",
         type=Path,
         metavar="PREDICTIONS",
-        help=f"a {RESULTS_NAME}, or a folder (or a zip of one) with {tree}/{RESULTS_NAME}",
+        help=f"a {RESULTS_NAME}, or a folder (or a zip of one) with {tree}/{RESULTS_NAME}; or words, which --deadlines "
+        f"needs: a .jsonl of what touchline replay or watch --json prints; with --deadlines also a folder with {tree}/"
+        f"{WORDS_NAME}",
     )
     parser.add_argument(
         "--labels",
@@ -70,9 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         choices=list(TOLERANCES_S),
-        default="tight",
         help="tolerances averaged over: tight is 1 to 5 s, loose 5 to 60 s, atN one of N s, all full widths "
-        "(default: %(default)s)",
+        "(default: tight; --deadlines gives tight and loose)",
     )
     parser.add_argument(
         "--corrected",
@@ -87,9 +91,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where an action's time is read; gameTime has whole seconds, which CALF's and HMTAS's own evaluations "
         "read (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object with the SoccerNet package's keys")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object, with the SoccerNet package's keys; with --deadlines all of its figures",
+    )
+    live = parser.add_argument_group("deadlines")
+    live.add_argument(
+        "--deadlines",
+        action="store_true",
+        help="how good the spots are that were confirmed within 1, 2, … 64 s of their action: A(D), and its share of "
+        "what no deadline gives; when spots were said; what provisional words are worth",
+    )
+    live.add_argument(
+        "--said",
+        choices=get_args(SaidClock),
+        help="when a word was said: by media time alone, which is exact and equal on every machine, or with the wall "
+        "clock that compute and, as watch --json tells it, publish took, of a stream at its own pace (default: media)",
+    )
     plot = parser.add_argument_group("picture")
-    plot.add_argument("--plot", type=Path, metavar="FILE.png|svg", help="draw each label's AP and a match's timeline")
+    plot.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.png|svg",
+        help="draw each label's AP and a match's timeline; with --deadlines A(D)",
+    )
     plot.add_argument("--match", metavar="NAME", help="the match to draw, or a part of its name (default: the first)")
     plot.add_argument("--half", type=int, choices=HALVES, help="the half to draw (default: both)")
     plot.add_argument(
@@ -102,23 +128,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the Average-mAP of the predictions, and draw it if asked to.
+    """Print the Average-mAP of the predictions, or their accuracy under deadlines, and draw it if asked to.
 
     Raises:
         UsageError: one of the two is a file and the other a folder; there is no such match; the picture cannot be
-            drawn.
+            drawn; options do not go together.
         DataError: a file is missing or cannot be read, or no match has both.
     """
+    if args.deadlines:
+        return _run_deadlines(args)
+    if args.said is not None:
+        raise UsageError("--said is the clock of words; add --deadlines.")
     if args.plot is None and (args.match or args.half or args.scores):
         raise UsageError("--match, --half and --scores say what to draw; add --plot FILE.")
     matches = read_matches(args.predictions, args.labels, args.clock)
-    result = judge(matches, args.metric, args.corrected)
+    result = judge(matches, args.metric or "tight", args.corrected)
     if args.plot is not None:
         _plot(args, matches, result)
     if args.json:
         print(json.dumps(_as_json(result)))
     else:
         Console().print(_table(result))
+    return 0
+
+
+def _run_deadlines(args: argparse.Namespace) -> int:
+    stray = [f"--{name}" for name in ("metric", "corrected", "match", "half", "scores") if getattr(args, name)]
+    if stray:
+        raise UsageError(f"--deadlines judges every half by SoccerNet's tight and loose; leave out {', '.join(stray)}.")
+    truths, histories = read_histories(args.predictions, args.labels, args.clock, args.said or "media")
+    report = deadline_report.judge(truths, histories, args.said or "media")
+    if args.plot is not None:
+        from training import deadline_plot
+
+        deadline_plot.draw(args.plot, report)
+    if args.json:
+        print(json.dumps(deadline_report.as_json(report)))
+    else:
+        deadline_report.show(report, Console())
     return 0
 
 
@@ -162,7 +209,7 @@ def read_matches(predictions: Path, labels: Path, clock: Clock = "position") -> 
     """Return all matches that have both, and say on stderr what was left out.
 
     Args:
-        predictions: a results file, or a folder or zip of them.
+        predictions: a results file, or a folder or zip of them; or one file of words (.jsonl).
         labels: a labels file, or a folder of them; a match without results is left out (the SoccerNet package stops
             at one), so that a part of a data set can be judged.
         clock: where an action's time is read.
@@ -171,41 +218,88 @@ def read_matches(predictions: Path, labels: Path, clock: Clock = "position") -> 
         UsageError: one of the two is a file and the other a folder.
         DataError: a file is missing or cannot be read, or no match has both.
     """
-    try:
-        names = _names(predictions, labels)
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be looked at: {error.strerror}; give another path.") from error
     matches = []
     unknown_actions: Counter[str] = Counter()
     unknown_predictions: Counter[str] = Counter()
-    for name in names:
+    for name in _names(predictions, labels, RESULTS_NAME):
         truth, unknown = read_truth(labels / name / LABELS_NAME if name else labels, clock=clock)
         unknown_actions += unknown
         zipped = name if predictions.is_file() and name else None
         results = predictions / name / RESULTS_NAME if name and not zipped else predictions
-        found, unknown = read_predictions(results, match=zipped)
+        found, unknown = _read_words(results) if results.suffix == ".jsonl" else read_predictions(results, match=zipped)
         unknown_predictions += unknown
         matches.append(Match(name or labels.absolute().parent.name, truth, found))
-    for what, unknown in (("actions", unknown_actions), ("predictions", unknown_predictions)):
-        if unknown:
-            _note(f"left out {unknown.total()} {what} of labels that SoccerNet-v2 does not have: {_some(unknown)}")
+    _note_unknown(actions=unknown_actions, predictions=unknown_predictions)
     return matches
 
 
-def _names(predictions: Path, labels: Path) -> list[str]:
+def _read_words(path: Path) -> tuple[dict[int, Predictions], Counter[str]]:
+    """Return what stood at the end of a file of words."""
+    histories, unknown = read_words(path)
+    return {half: history.said.final for half, history in histories.items()}, unknown
+
+
+def read_histories(
+    words: Path, labels: Path, clock: Clock = "position", said: SaidClock = "media"
+) -> tuple[list[Truth], list[History]]:
+    """Return what happened and what was said when in all halves that have both, and say on stderr what was left out.
+
+    Args:
+        words: a file of JSON lines, or a folder of them.
+        labels: as for `read_matches`.
+        clock: as there.
+        said: which clock says when a word was said.
+
+    Raises:
+        UsageError: one of the two is a file and the other a folder.
+        DataError: a file is missing or cannot be read, or no match has both.
+    """
+    truths, histories = [], []
+    unknown_actions: Counter[str] = Counter()
+    unknown_spots: Counter[str] = Counter()
+    for name in _names(words, labels, WORDS_NAME):
+        truth, unknown = read_truth(labels / name / LABELS_NAME if name else labels, clock=clock)
+        unknown_actions += unknown
+        found, unknown = read_words(words / name / WORDS_NAME if name else words, clock=said)
+        unknown_spots += unknown
+        truths += [truth[half] for half in HALVES]
+        histories += [found[half] for half in HALVES]
+    _note_unknown(actions=unknown_actions, spots=unknown_spots)
+    return truths, histories
+
+
+def _names(predictions: Path, labels: Path, predictions_name: str) -> list[str]:
     """Return the names of the matches that have both; one empty name if both are single files."""
+    try:
+        if _are_folders(predictions, labels, predictions_name):
+            return _in_both(predictions, labels, predictions_name)
+        return [""]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be looked at: {error.strerror}; give another path.") from error
+
+
+def _are_folders(predictions: Path, labels: Path, predictions_name: str) -> bool:
+    """Return whether both are folders, or a zip of one, rather than single files."""
     for path in (predictions, labels):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder; give one that exists.")
-    many = predictions.is_dir() or zipfile.is_zipfile(predictions)
+    many = predictions.is_dir() or (predictions_name == RESULTS_NAME and zipfile.is_zipfile(predictions))
     if many != labels.is_dir():
         file, folder = (labels, predictions) if many else (predictions, labels)
         kind = "folder" if folder.is_dir() else "zip"
         raise UsageError(f"{file} is a file, but {folder} is a {kind}; give two files or two folders.")
-    if not many:
-        return [""]
-    labelled, predicted = find_matches(labels, LABELS_NAME), find_matches(predictions, RESULTS_NAME)
-    for root, name, matches in ((labels, LABELS_NAME, labelled), (predictions, RESULTS_NAME, predicted)):
+    return many
+
+
+def _in_both(predictions: Path, labels: Path, predictions_name: str) -> list[str]:
+    """Return the names of the matches that both folders have."""
+    labelled, predicted = find_matches(labels, LABELS_NAME), find_matches(predictions, predictions_name)
+    if predictions_name == WORDS_NAME and not predicted and find_matches(predictions, RESULTS_NAME):
+        raise DataError(
+            f"{predictions}: its {RESULTS_NAME} do not say when spots were said; give <league>/<season>/<match>/"
+            f"{WORDS_NAME}, the JSON lines of touchline replay or watch --json."
+        )
+    for root, name, matches in ((labels, LABELS_NAME, labelled), (predictions, predictions_name, predicted)):
         if not matches:
             raise DataError(f"{root}: holds no <league>/<season>/<match>/{name}; give the folder above the leagues.")
     both = sorted(set(labelled) & set(predicted))
@@ -238,6 +332,12 @@ def _chosen(matches: Sequence[Match], name: str | None) -> Match:
 def _as_json(result: MapResult) -> dict[str, object]:
     found: dict[str, object] = {"metric": result.metric, "labels": result.labels, **result.as_soccernet()}
     return found | {"corrected": True, "labels_without_action": result.absent} if result.corrected else found
+
+
+def _note_unknown(**left_out: Counter[str]) -> None:
+    for what, unknown in left_out.items():
+        if unknown:
+            _note(f"left out {unknown.total()} {what} of labels that SoccerNet-v2 does not have: {_some(unknown)}")
 
 
 def _note(text: str) -> None:
