@@ -3,8 +3,9 @@
 # make test    the whole test suite                                   (takes torch for the CPU)
 # make check   linters, types, import rules
 # make train-setup  torch for the CPU, for touchline train
-# make bundle  train the shipped bundle again: make bundle DATA=…     (under an hour on two cores)
+# make bundle  train the shipped bundle again: make bundle DATA=…     (about an hour on two cores)
 # make results train every model of both papers: make results DATA=…  (about an hour on two cores)
+# make latency what a deadline costs in accuracy: make latency DATA=…  (about an hour on two cores)
 
 PYTHON ?= python3
 SPEED ?= 1
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup train-setup demo test check bundle results clean
+.PHONY: help setup train-setup demo test check bundle results latency clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,11 +54,20 @@ check: $(VENV)/.dev
 
 bundle: $(VENV)/.dev
 	@test -n "$(DATA)" || { echo "say where the labelled matches are: make bundle DATA=…"; exit 2; }
-	@$(BIN)/touchline train demo --data "$(DATA)" --out bundles/demo
+	@$(BIN)/touchline train demo --data "$(DATA)" --out cache/front-ends
+	@$(BIN)/touchline embed "$(DATA)" --bundle cache/front-ends --out cache/results/features
+	@$(BIN)/touchline train small-hmtas-live --data cache/results/features --front-ends cache/front-ends \
+		--look-ahead 0,1,2,4 --out bundles/demo
+	@$(BIN)/touchline tune bundles/demo --data cache/results/features --deadline 5
 
 results: $(VENV)/.dev
 	@test -n "$(DATA)" || { echo "say where the labelled matches are: make results DATA=…"; exit 2; }
 	@$(BIN)/python -m benchmarks.results --data "$(DATA)"
+
+latency: $(VENV)/.dev
+	@test -n "$(DATA)" || { echo "say where the labelled matches are: make latency DATA=…"; exit 2; }
+	@test -d cache/front-ends || $(BIN)/touchline train demo --data "$(DATA)" --out cache/front-ends
+	@$(BIN)/python -m benchmarks.latency --data "$(DATA)"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

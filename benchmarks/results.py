@@ -153,10 +153,11 @@ def train(name: str, seed: int, features: Path, runs: Path) -> None:
 
 def judge(valid: "Sequence[Scored]", test: "Sequence[Scored]", labels: Sequence[str]) -> dict[str, float]:
     """Return test's Average-mAP over the labels that occur, with the radius that is best on valid."""
+    from training.choice import WIDE_REACHES_S
     from training.scoring import measure
-    from training.tune import WIDE_RADII_S, choose
 
-    radii = choose(valid, labels, WIDE_RADII_S).radii_s
+    tried = [dict.fromkeys(labels, radius_s) for radius_s in WIDE_REACHES_S]
+    radii = max(tried, key=lambda radii: measure(valid, labels, radii).overall.mean)
     found = {metric: measure(test, labels, radii, metric) for metric in METRICS}
     on_valid = measure(valid, labels, radii).occurring_mean
     return {metric: result.occurring_mean for metric, result in found.items()} | {
@@ -267,7 +268,7 @@ def calf_live(seed: int, features: Path, runs: Path) -> None:
                 split: [scored(bundle, embeddings_of(h.read(), bundle.manifest), h.actions) for h in some]
                 for split, some in halves.items()
             }
-        look_ahead_s = bundle.manifest.look_ahead_s()
+        look_ahead_s = bundle.manifest.look_ahead_s(bundle.manifest.labels[0])
         found[str(hop_s)] = judge(said["valid"], said["test"], recipe.labels) | {"look_ahead_s": look_ahead_s}
     (folder / "live.json").write_text(json.dumps(found))
 

@@ -75,6 +75,8 @@ class HeadSpec(_Strict):
     """Window length L."""
     look_ahead_s: SecondsSpan
     """Rows of the window after the last one whose scores it makes final, in seconds."""
+    early_look_ahead_s: tuple[SecondsSpan, ...] = ()
+    """Smaller look-aheads, rising, at which the graph scores rows as well, sooner and with less to go by."""
     outputs: Literal["row", "chunk"] = "row"
     """Whether the graph scores one row of its window, or every row of it (CALF)."""
     window_stride_rows: Count = 1
@@ -94,13 +96,18 @@ class Decision(_Strict):
     """How a label's scores become spots."""
 
     rule: Literal["local-max", "greedy"] = "local-max"
-    """`greedy` is the originals' suppression over the whole half."""
+    """`greedy` is the originals' suppression, best first; it may have to wait for the end of the half."""
     threshold: Share
     radius_s: SecondsSpan | None = None
     """Of local-max."""
     window_s: SecondsSpan | None = None
     """Of greedy: length of the window around a spot, as the originals give it."""
+    look_ahead_s: SecondsSpan | None = None
+    """Which of the head's look-aheads confirms; None: the largest."""
+    deadline_s: SecondsSpan | None = None
+    """The final word comes at most so long after the action; None: when the rule has settled it."""
     provisional_threshold: Share | None = None
+    """Confidence from which it is said before it is settled; None: never."""
 
     @model_validator(mode="after")
     def _has_its_reach(self) -> Self:
@@ -120,6 +127,8 @@ class Manifest(_Strict):
     decision: Mapping[str, Decision]
     calibration: Mapping[str, Mapping[str, float]] = {}
     """What the head's graph does to each label's scores so that they mean probabilities; empty: nothing."""
+    early_calibration: Mapping[str, tuple[Mapping[str, float], ...]] = {}
+    """The same for each early look-ahead; empty: nothing."""
     measured: Mapping[str, object] = {}
     provenance: Mapping[str, object] = {}
     sha256: Mapping[str, str]
@@ -149,22 +158,51 @@ class Manifest(_Strict):
             )
         return found
 
+    @property
+    def front_ends(self) -> dict[str, str]:
+        """The SHA-256 of each front end's graph, by file: what decides the rows that it makes."""
+        return {stream.file: self.sha256[stream.file] for stream in self.streams if stream.file}
+
     def features_of(self, stream: ModalityStream) -> str:
         """Return the name of the files `{1,2}_<name>.npy` that hold a stream's rows; `touchline embed` writes such."""
         return stream.features or f"{self.name}_{stream.name}"
 
-    def look_ahead_s(self) -> float:
-        """Return the media seconds after a row until it is scored, at most: look-ahead, and the wait for a window."""
-        return self.head.look_ahead_s + (self.head.window_stride_rows - 1) / self.rate
+    @property
+    def look_aheads_s(self) -> tuple[float, ...]:
+        """Every look-ahead that rows are scored at, rising."""
+        return (*self.head.early_look_ahead_s, self.head.look_ahead_s)
+
+    @property
+    def grid_s(self) -> float:
+        """From the time that a row's scores are for to the end of its second, at most."""
+        return 1.0 - self.head.row_time_s
+
+    def look_ahead_s(self, label: str) -> float:
+        """Return the media seconds until a label's row is scored, at most: look-ahead, and the wait for a window."""
+        own = self.decision[label].look_ahead_s
+        ahead_s = self.head.look_ahead_s if own is None else own
+        return ahead_s + (self.head.window_stride_rows - 1) / self.rate
 
     def hold_s(self, label: str) -> float:
         """Return how long a decision waits for rivals at most, after the look-ahead, media seconds."""
-        radius_s = self.decision[label].radius_s
-        return math.inf if self.rule == "greedy" or radius_s is None else radius_s + self.head.max_displacement_s
+        decision, apart_s = self.decision[label], self.head.max_displacement_s
+        settled_s = math.inf if decision.radius_s is None or decision.rule == "greedy" else decision.radius_s + apart_s
+        if decision.deadline_s is None:
+            return settled_s
+        return min(settled_s, decision.deadline_s - self.look_ahead_s(label) - self.grid_s)
 
     def promised_delay_s(self, label: str) -> float:
-        """Return the longest delay of a spot of this label: look-ahead, hold, and the grid of whole seconds."""
-        return self.look_ahead_s() + self.hold_s(label) + 1.0
+        """Return the longest delay of a label's final words: look-ahead, hold, and the grid of whole seconds."""
+        return self.look_ahead_s(label) + self.hold_s(label) + self.grid_s
+
+    def smallest_deadline_s(self, label: str) -> float:
+        """Return the smallest deadline that a label can have: nothing can be said of a row before it is scored."""
+        return self.look_ahead_s(label) + self.head.max_displacement_s + self.grid_s
+
+    def with_decision(self, **changes: object) -> "Manifest":
+        """Return the manifest with the same changes to every label's decision."""
+        decision = {label: d.model_copy(update=changes) for label, d in self.decision.items()}
+        return self.model_copy(update={"decision": decision})
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +340,49 @@ def _check_window(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: a head that scores one row must move by one row.")
     if manifest.rule == "local-max" and (head.edges == "inside" or head.unscored_rows):
         raise BundleError(f"{path}: windows that stay inside, and rows that are not scored, need the rule greedy.")
-    if manifest.rule == "greedy" and head.max_displacement_s:
-        raise BundleError(f"{path}: the rule greedy knows no displacement.")
+    early = head.early_look_ahead_s
+    if any(a * manifest.rate % 1 for a in early) or list(early) != sorted({*early} - {head.look_ahead_s}):
+        raise BundleError(f"{path}: the early look-aheads must be whole rows and rise.")
+    if early and (head.edges == "inside" or head.unscored_rows):
+        raise BundleError(f"{path}: early look-aheads do not go with rows that are left unscored, or scored twice.")
+    if early and (early[-1] > head.look_ahead_s or head.outputs == "chunk"):
+        raise BundleError(
+            f"{path}: early look-aheads are for heads that score one row, and below {head.look_ahead_s} s."
+        )
+    check_deadlines(manifest)
+
+
+def check_deadlines(manifest: Manifest) -> None:
+    """Refuse deadlines that the bundle cannot keep, and look-aheads that it does not have.
+
+    Raises:
+        BundleError: naming the smallest deadline, or the look-aheads, that it has.
+    """
+    waits_for_the_end = manifest.head.edges == "inside" or manifest.head.unscored_rows > 0
+    for label, decision in manifest.decision.items():
+        if decision.deadline_s is not None and waits_for_the_end:
+            raise BundleError(
+                f"{manifest.name}: cannot keep a deadline: which rows count is known at the end of a half only. "
+                "`touchline tune` makes it a bundle that can."
+            )
+        if decision.look_ahead_s not in (None, *manifest.look_aheads_s):
+            have = ", ".join(f"{a:g}" for a in manifest.look_aheads_s)
+            raise BundleError(
+                f"{manifest.name}: {label} is to be decided {decision.look_ahead_s:g} s ahead; this bundle has {have}."
+            )
+    short = [
+        n
+        for n, d in manifest.decision.items()
+        if d.deadline_s is not None and d.deadline_s < manifest.smallest_deadline_s(n)
+    ]
+    if short:
+        label = max(short, key=manifest.smallest_deadline_s)
+        raise BundleError(
+            f"{manifest.name}: a deadline of {manifest.decision[label].deadline_s:g} s cannot be kept; the smallest "
+            f"possible for {label} is {manifest.smallest_deadline_s(label):g} s (look-ahead "
+            f"{manifest.look_ahead_s(label):g}, displacement {manifest.head.max_displacement_s:g}, grid "
+            f"{manifest.grid_s:g})."
+        )
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:
@@ -337,7 +416,10 @@ def _check_head(path: Path, manifest: Manifest, engine: Engine) -> None:
     file, labels = path / manifest.head.file, manifest.labels
     inputs: dict[str, Shape] = {s.name: (1, manifest.head.rows, s.width) for s in manifest.streams}
     scored: Shape = (1, len(labels)) if manifest.head.outputs == "row" else (1, manifest.head.rows, len(labels))
-    outputs = {"scores": scored} | ({"displacement": scored} if manifest.head.max_displacement_s else {})
+    kinds = {"scores", "displacement"} if manifest.head.max_displacement_s else {"scores"}
+    outputs: dict[str, Shape] = dict.fromkeys(kinds, scored)
+    if count := len(manifest.head.early_look_ahead_s):
+        outputs |= {f"early_{kind}": (1, count, len(labels)) for kind in kinds}
     _check_shapes(file, "input", inputs, engine.inputs)
     _check_shapes(file, "output", outputs, engine.outputs)
     if json.loads(engine.metadata.get("labels", "null")) != list(labels):

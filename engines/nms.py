@@ -61,9 +61,8 @@ def greedy(
     Source: `NMS` of CALF, `get_spot_from_NMS` of NetVLAD++ and, with min_window, of HMTAS. Differs: a window below 2,
     or a threshold of -1 and below, ends here; the originals then find the same row for ever.
     """
-    if window_rows < 0:
-        raise ValueError(f"window_rows is {window_rows}; at least 0 is needed")
-    before, width = ((window_rows + 1) // 2, window_rows) if window_rows > 1 else (0, 1)
+    before, after = reach_rows(window_rows)
+    width = before + after
     margin, suppressed = bytes(width), bytes(width)
     free = bytearray(margin[:before] + (scores_T >= threshold).tobytes() + margin)  # at [before + row]
     found = []
@@ -74,6 +73,20 @@ def greedy(
             free[row : row + width] = suppressed
     rows = np.array(found, np.int64)
     return rows, scores_T[rows]
+
+
+def reach_rows(window_rows: int) -> tuple[int, int]:
+    """Return how many rows before a peak its window begins, and how many after it ends; the end itself is outside.
+
+    Args:
+        window_rows: w, as the originals give it.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if window_rows < 0:
+        raise ValueError(f"window_rows is {window_rows}; at least 0 is needed")
+    return ((window_rows + 1) // 2, window_rows // 2) if window_rows > 1 else (0, 1)
 
 
 def _best_first(scores_T: NDArray[_Score], free_T: NDArray[np.bool_]) -> Iterator[int]:

@@ -22,6 +22,9 @@ PARTIAL_VIDEO = "partial-video"
 CORRUPT = "corrupt"
 GAP = "gap"
 
+FORCED = "forced"
+"""Only of spots: the deadline did not wait until the rule had settled it."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class MediaTime:

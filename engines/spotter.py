@@ -3,10 +3,11 @@
 Deterministic in its input: no clock, no randomness, no thread timing. Replay equals live because both feed this.
 """
 
+import math
 from collections.abc import Iterable
 
 from engines.bundle import Bundle
-from engines.decider import Spot, decider_of
+from engines.decider import Decider, Spot
 from engines.frontend import Embeddings, FrontEnds
 from engines.head import Head, Scores
 from engines.second import Second
@@ -27,11 +28,34 @@ class Spotter:
         self._front_ends = FrontEnds(bundle)
         self._window = RollingWindow(manifest)
         self._head = Head(bundle)
-        self._decider = decider_of(manifest, stream, half)
+        self._decider = Decider(manifest, stream, half)
+        self._promise_s = min(manifest.promised_delay_s(label) for label in manifest.labels)
+        self._manifest = manifest
+        self._clock_s, self._epoch = 0, -1
 
     def push(self, second: Second) -> list[Spot]:
-        """Take one second; return the spots that it settles."""
-        return self.decide(self.score(second))
+        """Take one second; return what is said when it has been seen."""
+        words = self.flush() if second.epoch != self._epoch else []
+        if self._clock_s > second.index and self._epoch == second.epoch:  # it had stalled, and goes on where it was
+            self._decider.resume(second.index)
+        self._clock_s, self._epoch = second.index + 1, second.epoch
+        return words + self.decide(self.score(second)) + self._decider.advance(second.index + 1)
+
+    def expire(self, now_s: float) -> list[Spot]:
+        """Return what cannot wait any longer, though the stream has not come as far as media time `now_s` yet.
+
+        A row that is not scored yet, and whose spots would be due, is scored without the rest of its look-ahead.
+        """
+        words: list[Spot] = []
+        if math.isinf(self._promise_s):
+            return words
+        rate, reach_s = self._manifest.rate, self._manifest.head.max_displacement_s
+        while self._clock_s and self._clock_s + 1 <= now_s:
+            self._clock_s += 1
+            due_s = self._clock_s + 1 + reach_s - self._promise_s - self._manifest.head.row_time_s
+            words += self.decide(self._head.push(self._window.expire(math.ceil(due_s * rate) - 1)))
+            words += self._decider.advance(self._clock_s)
+        return words
 
     def score(self, second: Second) -> list[Scores]:
         """Take one second; return the scores that its look-ahead completes."""
@@ -46,7 +70,7 @@ class Spotter:
         return self._head.push(self._window.flush())
 
     def decide(self, scores: list[Scores]) -> list[Spot]:
-        """Return the spots that these scores settle."""
+        """Return what is said before the newest of these scores; the rest follows when time goes on."""
         return [spot for s in scores for spot in self._decider.push(s)]
 
     def flush(self) -> list[Spot]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from engines.errors import TouchlineError, UsageError
 from streamer.config import IngestConfig, OutputConfig, RunConfig
+from streamer.decision import add_deadline
 
 INTERRUPTED, BUG = 130, 70
 _BUNDLE = Path("bundles/demo")
@@ -144,7 +145,12 @@ def _add_replay(commands: "Commands") -> None:
         epilog="example: touchline replay 1.mp4 2.mp4 --bundle bundles/demo --out results_spotting.json",
     )
     parser.add_argument("urls", metavar="FILE", nargs="+", help="a recording, or the halves of a match in order")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write SoccerNet's results_spotting.json")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also write SoccerNet's results_spotting.json, or every word as JSON lines if FILE ends in .jsonl",
+    )
     _add_common(parser)
     parser.set_defaults(run=_replay)
 
@@ -153,6 +159,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, default=_BUNDLE, metavar="DIR", help=f"the model (default {_BUNDLE})")
     parser.add_argument("--stream", type=_stream, default="main", metavar="NAME", help="name of the broadcast")
     parser.add_argument("--threshold", type=_share, metavar="P", help="say every spot of at least this confidence")
+    add_deadline(parser)
+    provisional = parser.add_mutually_exclusive_group()
+    provisional.add_argument(
+        "--provisional", type=_share, metavar="P", help="say provisional words from this confidence on"
+    )
+    provisional.add_argument("--no-provisional", action="store_true", help="say nothing before it is settled")
     parser.add_argument("--mqtt", metavar="URL", help="publish to this broker: mqtt://[user:password@]host[:port]")
     parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
     parser.add_argument(
@@ -194,7 +206,16 @@ def _run(args: argparse.Namespace, ingest: IngestConfig, results: Path | None = 
         metrics_port=args.metrics_port,
         results=results,
     )
-    config = RunConfig(args.bundle, args.stream, ingest, output, threshold=args.threshold)
+    config = RunConfig(
+        args.bundle,
+        args.stream,
+        ingest,
+        output,
+        threshold=args.threshold,
+        deadlines_s=dict(args.deadline),
+        provisional_threshold=args.provisional,
+        provisional=not args.no_provisional,
+    )
     screen = TerminalScreen() if sys.stdout.isatty() and not args.json else JsonScreen()
     with screen if isinstance(screen, TerminalScreen) else nullcontext():
         asyncio.run(_interruptible(Pipeline(config, screen).run()))

@@ -39,8 +39,25 @@ class OutputConfig:
     broker_port: int = 0
     metrics_port: int | None = None
     results: Path | None = None
+    """SoccerNet's results; every word, one JSON object a line, if it ends in .jsonl."""
     stop_timeout_s: float = 10.0
     """How long the end of a run waits for the broker to acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardConfig:
+    """When a live stream counts as late."""
+
+    slack_s: float = 0.5
+    """How long after its time, by the wall clock, a second counts as overdue."""
+    window_seconds: int = 60
+    """How many of the last seconds tell what is on time; should span two bursts of a stream that comes in bursts."""
+    missed_s: float = 1.0
+    """How long after its deadline, by the wall clock, a final word counts as having missed it."""
+
+
+EVERY_LABEL = "*"
+"""In place of a label: all that are not named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +70,10 @@ class RunConfig:
     output: OutputConfig = OutputConfig()
     threshold: float | None = None
     """Replaces every label's threshold; for evaluation, where weak spots count too."""
+    deadlines_s: Mapping[str, float] = field(default_factory=dict)
+    """Replaces deadlines, by label; see EVERY_LABEL."""
+    provisional_threshold: float | None = None
+    """Replaces the confidence from which a label speaks before it is settled."""
+    provisional: bool = True
+    """Whether anything is said before it is settled."""
+    guard: GuardConfig = GuardConfig()

@@ -76,7 +76,7 @@ class Ingest:
         self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_main, args=(sender, config, spec), name="touchline-ingest", daemon=True)
         self._stopped = threading.Event()
-        self._halves = len(config.urls)
+        self._halves, self._live = len(config.urls), config.live
         self._sender = sender
 
     def __enter__(self) -> "Ingest":
@@ -102,8 +102,10 @@ class Ingest:
         if self._process.is_alive():
             self._process.terminate()
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[Message | None]:
         """Yield what the process says until all halves have ended, or `stop` was called.
+
+        Live also yields None whenever nothing has come for a moment, so that whoever takes them can look at the clock.
 
         Raises:
             SourceError: a source could not be opened, or the process died.
@@ -111,9 +113,7 @@ class Ingest:
         ended = 0
         while ended < self._halves and not self._stopped.is_set():
             try:
-                if not self._receiver.poll(_POLL_S):
-                    continue
-                message = self._receiver.recv()
+                message = self._receiver.recv() if self._receiver.poll(_POLL_S) else None
             except (EOFError, OSError) as error:
                 if self._stopped.is_set():
                     return
@@ -121,7 +121,8 @@ class Ingest:
             if isinstance(message, TouchlineError):
                 raise message
             ended += isinstance(message, HalfEnded)
-            yield message
+            if message is not None or self._live:
+                yield message
 
 
 def _main(sender: Connection, config: IngestConfig, spec: PictureSpec) -> None:

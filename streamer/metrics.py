@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from engines.decider import Spot
+from engines.second import FORCED
 from streamer.ingest import Counts
 
 _STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -42,13 +44,27 @@ class Metrics:
         self.timeline_repairs = Counter(
             "touchline_timeline_repairs_total", "Timestamps repaired, by cause.", ["cause"], registry=r
         )
-        self.spots = Counter("touchline_spots_total", "Spots said.", ["label"], registry=r)
+        self.spots = Counter("touchline_spots_total", "Spots confirmed.", ["label"], registry=r)
+        self.spots_retracted = Counter(
+            "touchline_spots_retracted_total", "Provisional spots taken back.", ["label"], registry=r
+        )
+        self.spots_provisional = Counter(
+            "touchline_spots_provisional_total", "Words said before they were settled.", ["label"], registry=r
+        )
+        self.decisions_forced = Counter(
+            "touchline_decisions_forced_total", "Final words that a deadline forced.", ["label"], registry=r
+        )
+        self.deadline_missed = Counter(
+            "touchline_deadline_missed_total",
+            "Final words that came after their deadline by the wall clock; live only.",
+            registry=r,
+        )
         self.spots_dropped = Counter(
             "touchline_spots_dropped_total", "Spots that could not be kept for the broker.", registry=r
         )
         self.spot_latency = Histogram(
             "touchline_spot_latency_seconds",
-            "From the action to the word: grid, look_ahead and hold in media time, compute and publish in wall clock.",
+            "From action to confirmed word: grid, look_ahead, hold in media time, compute and publish in wall clock.",
             ["part"],
             buckets=_LATENCY_BUCKETS_S,
             registry=r,
@@ -77,6 +93,21 @@ class Metrics:
         self.queue_depth.labels("seconds").set(counts.pending_seconds)
         for cause, n in counts.repairs.items():
             self.timeline_repairs.labels(cause).inc(n - last.repairs.get(cause, 0))
+
+    def count_word(self, spot: Spot, *, missed: bool) -> None:
+        """Count a word; `missed` if it is a final one that came after its deadline."""
+        of_state = {
+            "confirmed": self.spots,
+            "retracted": self.spots_retracted,
+            "provisional": self.spots_provisional,
+        }
+        of_state[spot.state].labels(spot.label).inc()
+        if FORCED in spot.flags:
+            self.decisions_forced.labels(spot.label).inc()
+        self.deadline_missed.inc(missed)
+        if spot.state == "confirmed":
+            for part, seconds in spot.latency.items():
+                self.spot_latency.labels(part).observe(seconds)
 
     def on_connected(self, up: bool) -> None:
         """See publisher.Observer."""

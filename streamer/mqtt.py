@@ -64,6 +64,7 @@ class Topics:
     """Where a stream's messages go."""
 
     spots: str
+    provisional: str
     status: str
 
 
@@ -105,7 +106,7 @@ def topics(prefix: str, stream: str | None) -> Topics:
     if levels[0].startswith("$"):
         raise UsageError("The prefix must not start with '$', which is reserved for the broker.")
     base = "/".join([*levels, "+" if stream is None else _level(stream)])
-    return Topics(f"{base}/spots", f"{base}/status")
+    return Topics(f"{base}/spots", f"{base}/spots/provisional", f"{base}/status")
 
 
 def _level(name: str) -> str:

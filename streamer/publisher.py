@@ -1,8 +1,10 @@
 """Spots to an MQTT broker.
 
-In: spots, as they are said. Out: `<prefix>/<stream>/spots`, QoS 1, in order, at least once (a redelivery repeats its
-id), and a retained `<prefix>/<stream>/status`. Bound: at most `max_pending` spots wait for a lost broker; then the
-oldest is dropped, counted and logged. No credential reaches a log or a message.
+In: words, as they are said. Out: final words on `<prefix>/<stream>/spots`, QoS 1, in order, at least once (a redelivery
+repeats its id); provisional words on `<prefix>/<stream>/spots/provisional`, QoS 0, at once or never; and a retained
+`<prefix>/<stream>/status`. Bound: at most `max_pending` final words wait for a lost broker; then the oldest is dropped,
+counted and logged. Provisional words wait for nobody, and nothing waits for them. No credential reaches a log or a
+message.
 """
 
 import asyncio
@@ -37,6 +39,8 @@ from streamer.payload import spot_to_json, utc_text
 log = logging.getLogger("touchline.publisher")
 
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 30.0
+_PROVISIONAL = 100
+"""Provisional words that a slow connection may hold up; then the oldest is lost."""
 
 
 class Observer(Protocol):
@@ -96,6 +100,8 @@ class Publisher:
         self._timeout_s = timeout_s
         self._run_id = secrets.token_hex(6)
         self._pending: deque[_Said] = deque()
+        self._provisional: deque[str] = deque(maxlen=_PROVISIONAL)
+        self._provisional_said = asyncio.Event()
         self._sending: _Said | None = None
         self._dropped = 0
         self._connected = False
@@ -146,13 +152,19 @@ class Publisher:
             raise
 
     def say(self, spot: Spot, said_utc: datetime | None = None) -> None:
-        """Hand a spot over; returns at once. Call it on the event loop.
+        """Hand a word over; returns at once. Call it on the event loop.
 
         Args:
             spot: what is said.
             said_utc: wall clock when it was said; now, unless given.
         """
-        self._pending.append(_Said(spot_to_json(spot, said_utc or datetime.now(UTC)), time.monotonic()))
+        payload = spot_to_json(spot, said_utc or datetime.now(UTC))
+        if spot.state == "provisional":
+            if self._connected:
+                self._provisional.append(payload)
+                self._provisional_said.set()
+            return
+        self._pending.append(_Said(payload, time.monotonic()))
         if len(self._pending) > self._max_pending:
             self._pending.popleft()
             self._dropped += 1
@@ -225,6 +237,7 @@ class Publisher:
                 ready.set_result(None)
             tasks = {
                 asyncio.create_task(_until_lost(client), name="touchline-publisher-loss"),
+                asyncio.create_task(self._publish_provisional(client), name="touchline-publisher-provisional"),
                 asyncio.create_task(self._publish_until_stopped(client), name="touchline-publisher-spots"),
             }
             try:
@@ -258,6 +271,13 @@ class Publisher:
                 return
             await self._wake.wait()
 
+    async def _publish_provisional(self, client: Client) -> None:
+        while True:
+            self._provisional_said.clear()
+            while self._provisional:
+                await client.publish(self._topics.provisional, self._provisional.popleft(), qos=0)
+            await self._provisional_said.wait()
+
     async def _publish_status(self, client: Client, payload: str) -> None:
         await client.publish(self._topics.status, payload, qos=1, retain=True)
 
@@ -277,6 +297,7 @@ class Publisher:
 
     def _tell_connected(self, up: bool) -> None:
         self._connected = up
+        self._provisional.clear()  # what a lost connection held up is of no use any more
         if self._observer is not None:
             self._observer.on_connected(up)
 

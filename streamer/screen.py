@@ -6,6 +6,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from engines.decider import Spot
 from streamer.payload import spot_to_json
@@ -13,7 +14,7 @@ from streamer.sources.base import StreamInfo
 
 
 class JsonScreen:
-    """One spot a line on stdout, nothing else."""
+    """One word a line on stdout, nothing else."""
 
     def opened(self, half: int, info: StreamInfo) -> None:
         """Say nothing."""
@@ -22,13 +23,13 @@ class JsonScreen:
         """Say nothing."""
 
     def said(self, spot: Spot, said: datetime) -> None:
-        """Print the spot."""
+        """Print the word."""
         sys.stdout.write(spot_to_json(spot, said) + "\n")
         sys.stdout.flush()
 
 
 class TerminalScreen:
-    """Spots as lines, with a progress bar below them. Use as a context manager."""
+    """Words as lines, with a progress bar below them. Use as a context manager."""
 
     def __init__(self) -> None:
         self._console = Console()
@@ -64,13 +65,32 @@ class TerminalScreen:
             self._progress.update(self._task, completed=media_s, clock=clock(media_s), factor=f"{factor:.1f}x")
 
     def said(self, spot: Spot, said: datetime) -> None:
-        """Print the spot above the bar."""
-        flags = f"  [yellow]{' '.join(spot.flags)}[/]" if spot.flags else ""
-        self._console.print(
-            f"[dim]{clock(spot.media_time):>6}[/]  [bold]{spot.label:<18}[/] {spot.confidence:4.0%}"
-            f"  [dim]said {spot.delay_s:.1f} s after[/]{flags}",
-            highlight=False,
-        )
+        """Print the word above the bar."""
+        self._console.print(line(spot, f"said {spot.delay_s:4.1f} s after"), highlight=False)
+
+
+def line(spot: Spot, how_late: str) -> Text:
+    """Return a word as one line: clock, label, confidence, how late, state, flags.
+
+    What is confirmed stands out, what is provisional is quiet, what is retracted is struck out.
+    """
+    style = {"provisional": "dim", "retracted": "dim strike"}.get(spot.state, "")
+    text = Text.assemble(
+        (f"{clock(spot.media_time):>6}  ", "dim"),
+        (f"{printable(spot.label):<18}", style or "bold"),
+        (f" {spot.confidence:4.0%}", style),
+        (f"  {how_late}", "dim"),
+    )
+    if spot.state != "confirmed":
+        text.append(f"  {spot.state}", "dim" if spot.state == "provisional" else "magenta")
+    if spot.flags:
+        text.append("  " + " ".join(map(printable, spot.flags)), "yellow")
+    return text
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer the terminal: it comes from whoever may publish."""
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def clock(seconds: float) -> str:

@@ -26,6 +26,7 @@ from engines.head import AT_ONCE, Scores
 from engines.npy import map_rows, read_header
 from engines.second import FLOAT32
 from engines.spotter import Spotter
+from streamer.decision import add_deadline, decided
 from streamer.results import RESULTS_NAME, write_results, zip_results
 
 _HALVES = (1, 2)
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{RESULTS_NAME}; for a folder of matches a folder, or a .zip as SoccerNet's challenge takes it",
     )
     parser.add_argument("--threshold", type=_share, metavar="P", help="say every spot of at least this confidence")
+    add_deadline(parser)
     parser.add_argument(
         "--rule", choices=["local-max"], help="decide by this rule instead of the bundle's; needs --radius"
     )
@@ -184,15 +186,13 @@ def _open(args: argparse.Namespace) -> Bundle:
     manifest = bundle.manifest
     if (args.rule is None) != (args.radius is None):
         raise UsageError("--rule and --radius belong together, e.g. --rule local-max --radius 3.")
-    change: dict[str, object] = {} if args.threshold is None else {"threshold": args.threshold}
     if args.rule is not None:
-        change |= {"rule": args.rule, "radius_s": args.radius}
         head = manifest.head.model_copy(
             update={"unscored_rows": 0} | ({"edges": "zeros"} if manifest.head.edges == "inside" else {})
         )
-        manifest = manifest.model_copy(update={"head": head})
-    decision = {label: d.model_copy(update=change) for label, d in manifest.decision.items()}
-    return replace(bundle, manifest=manifest.model_copy(update={"decision": decision}))
+        manifest = manifest.with_decision(rule=args.rule, radius_s=args.radius).model_copy(update={"head": head})
+    manifest = decided(manifest, threshold=args.threshold, deadlines_s=dict(args.deadline), provisional=False)
+    return replace(bundle, manifest=manifest)
 
 
 def _match(files: Sequence[Path], manifest: Manifest) -> Match:

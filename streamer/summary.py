@@ -86,26 +86,38 @@ def summary(actions: Sequence[Action], received: Sequence[Received], status: Map
     )
     return Group(
         "\nWhat happened, and what was said of it:",
-        _actions_table(matched),
+        _actions_table(matched, received),
         verdict,
+        _words_sentence(received),
         "\nFrom the action to the subscriber, in seconds:",
-        _latency_table(received),
+        _latency_table([one for one in received if one.spot.state == "confirmed"]),
         _run_sentence(status),
     )
 
 
-def _actions_table(matched: Matched) -> Table:
+def _actions_table(matched: Matched, received: Sequence[Received]) -> Table:
+    """Return each action with its confirmed spot: how late it was first heard of, and how late that was confirmed."""
+    first = {one.spot.id: one for one in reversed(received)}
     table = Table()
-    for name in ("action", "label", "found at", "confidence", "late"):
+    for name in ("action", "label", "found\nat", "confi-\ndence", "heard\nfirst", "late"):
         table.add_column(name, justify="left" if name == "label" else "right", no_wrap=True)
     for action, one in matched.found:
         label = action.label if action.visible else f"{action.label} (not shown)"
         if one is None:
-            table.add_row(_exact(action.time_s), label, "missed", "", "", style="red")
+            table.add_row(_exact(action.time_s), label, "missed", "", "", "", style="red")
         else:
             at, confidence = _exact(one.spot.media_time), f"{one.spot.confidence:.0%}"
-            table.add_row(_exact(action.time_s), label, at, confidence, f"{one.late_s:.2f} s")
+            heard = first[one.spot.id]
+            heard_s = heard.late_s + heard.spot.media_time - one.spot.media_time
+            table.add_row(_exact(action.time_s), label, at, confidence, f"{heard_s:.2f} s", f"{one.late_s:.2f} s")
     return table
+
+
+def _words_sentence(received: Sequence[Received]) -> str:
+    """Return how many spots were said before they were settled, and what became of them."""
+    early = {one.spot.id for one in received if one.spot.state == "provisional"}
+    retracted = sum(one.spot.state == "retracted" for one in received)
+    return f"{len(early)} spots were said provisionally, {retracted} of them retracted."
 
 
 def _latency_table(received: Sequence[Received]) -> Table:

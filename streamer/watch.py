@@ -1,8 +1,8 @@
-"""`touchline watch`: an independent subscriber, one line a spot.
+"""`touchline watch`: an independent subscriber, one line a word.
 
-In: what a broker delivers on `<prefix>/<stream>/spots` and `…/status`. Out: lines, on a terminal with colours. Promise:
-every spot that arrives is shown once, in the order of arrival; a lost broker is waited for. What was said while this
-subscriber was not connected is not shown.
+In: what a broker delivers on `<prefix>/<stream>/spots`, `…/spots/provisional` and `…/status`. Out: lines, on a terminal
+with colours. Promise: every word that arrives is shown once, in the order of arrival, unless a later word of its spot
+has come before it; a lost broker is waited for. What was said while this subscriber was not connected is not shown.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from rich.text import Text
 
 from engines.actions import read_actions
 from engines.errors import DataError, DeliveryError
+from streamer import screen
 from streamer.mqtt import OFFLINE, ONLINE, STOPPED, Client, ConnectFault, connect, parse_broker_url, topics
 from streamer.payload import Received, spot_from_json
-from streamer.screen import clock
 from streamer.summary import summary
 
 log = logging.getLogger("touchline.watch")
@@ -41,7 +41,8 @@ class Watcher:
         url: see publisher.parse_broker_url.
         stream: the broadcast's name; all of the prefix's if None.
         prefix: first level (or levels) of the topics.
-        on_spot: is given every spot once.
+        on_spot: is given every word once.
+        final: whether provisional words are left out.
         now: the wall clock.
 
     Attributes:
@@ -58,6 +59,7 @@ class Watcher:
         prefix: str = "touchline",
         *,
         on_spot: Callable[[Received], None],
+        final: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.status: dict[str, dict[str, Any]] = {}
@@ -65,7 +67,8 @@ class Watcher:
         self._topics = topics(prefix, stream)
         self._on_spot = on_spot
         self._now = now
-        self._known: dict[tuple[str, int], None] = {}
+        self._heard = (self._topics.spots,) if final else (self._topics.spots, self._topics.provisional)
+        self._known: dict[str, int] = {}  # id → revision of its last word
         self._online: dict[str, str] = {}  # stream → its run, while it is there
 
     async def run(self, *, until_stopped: bool = False, wait_s: float = 30.0) -> None:
@@ -102,7 +105,7 @@ class Watcher:
         return bool(self.status) and not self._online
 
     async def _receive(self, client: Client, until_stopped: bool) -> None:
-        granted = await client.subscribe([(self._topics.spots, 1), (self._topics.status, 1)])
+        granted = await client.subscribe([(topic, 1) for topic in (*self._heard, self._topics.status)])
         if any(getattr(code, "value", code) >= _REFUSED for code in granted):
             raise DeliveryError(f"{self._address}: not authorised to read {self._topics.spots}.")
         async for message in client.messages:
@@ -116,16 +119,16 @@ class Watcher:
                 return  # a retained message was cleared
             if topic.endswith("/status"):
                 self._take_status(json.loads(payload), retained)
-            elif topic.endswith("/spots"):
+            elif topic.endswith(("/spots", "/spots/provisional")):
                 self._take_spot(payload)
         except (DataError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("%s: a message was passed over: %s", topic, error)
 
     def _take_spot(self, payload: bytes) -> None:
         spot, said_utc = spot_from_json(payload)
-        if (spot.id, spot.revision) in self._known:
+        if spot.revision <= self._known.get(spot.id, 0):
             return
-        self._known[spot.id, spot.revision] = None
+        self._known[spot.id] = spot.revision
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
         publish_s = (self._now() - said_utc).total_seconds()
@@ -145,26 +148,10 @@ class Watcher:
 
 
 def line(received: Received, *, with_stream: bool = False) -> Text:
-    """Return a spot as one line: clock, label, confidence, how late, flags."""
+    """Return a word as one line: see screen.line; how late is from the action to its arrival here."""
     spot = received.spot
-    stream = f"{_printable(spot.stream)}  " if with_stream else ""
-    text = Text.assemble(
-        (stream, "cyan"),
-        (f"{clock(spot.media_time):>6}  ", "dim"),
-        (f"{_printable(spot.label):<18}", "bold"),
-        f" {spot.confidence:4.0%}",
-        (f"  {received.late_s:5.1f} s late", "dim"),
-    )
-    if spot.state != "confirmed":
-        text.append(f"  {spot.state}", "magenta")
-    if spot.flags:
-        text.append("  " + " ".join(map(_printable, spot.flags)), "yellow")
-    return text
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot steer the terminal: it comes from whoever may publish."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+    stream = Text(f"{screen.printable(spot.stream)}  " if with_stream else "", "cyan")
+    return stream + screen.line(spot, f"{received.late_s:5.1f} s late")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="the broker: mqtt://[user:password@]host[:port], mqtts:// for TLS")
     parser.add_argument("--stream", metavar="NAME", help="name of the broadcast (default: all)")
     parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
+    parser.add_argument("--final", action="store_true", help="leave out what is said before it is settled")
     parser.add_argument("--until-stopped", action="store_true", help="end when the stream has stopped")
     parser.add_argument("--json", action="store_true", help="print each message itself, plus `publish` (seconds)")
     parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="wait for a broker (default 30)")
@@ -184,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def watch(args: argparse.Namespace, console: Console | None = None) -> int:
-    """Print spots until stopped, then the demo's summary if it is asked for; return the exit code."""
+    """Print words until stopped, then the demo's summary if it is asked for; return the exit code."""
     console = console or Console(highlight=False)
     received: list[Received] = []
 
@@ -197,7 +185,7 @@ async def watch(args: argparse.Namespace, console: Console | None = None) -> int
             console.print(line(one, with_stream=args.stream is None), soft_wrap=True)
         console.file.flush()
 
-    watcher = Watcher(args.url, args.stream, args.prefix, on_spot=show)
+    watcher = Watcher(args.url, args.stream, args.prefix, on_spot=show, final=args.final)
     await watcher.run(until_stopped=args.until_stopped, wait_s=args.wait)
     status = next(iter(watcher.status.values()), {})
     if args.summary is not None and status.get("seconds") != 0:  # a run that saw nothing has said why

@@ -2,9 +2,11 @@
 
 A label's confidence is sigmoid(logit(score) / temperature + shift). Training weighs actions up to 30 times, so scores
 are too high as a whole as well as too sure; temperature alone could mend only the second. The order of a label's
-scores stays, and so do its spots.
+scores stays, and so do its spots. A head with early look-aheads has one calibration for each: what it says sooner is
+less sure.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +21,7 @@ from engines.errors import BundleError
 FLOAT = NDArray[np.float64]
 EDGE = 1e-6
 """Scores are kept this far off 0 and 1 before their logit is taken."""
-_TEMPERATURES, _SHIFTS = "calibration_inverse_temperature", "calibration_shift"
-_RAW = "uncalibrated_scores"
+_PREFIXES = {"scores": "", "early_scores": "early_"}
 
 
 class Calibration(NamedTuple):
@@ -29,17 +30,25 @@ class Calibration(NamedTuple):
     temperature: float
     shift: float
 
+    @property
+    def inverse(self) -> "Calibration":
+        """The one that gives the scores back, but for the outermost millionths."""
+        return self if self == UNCHANGED else Calibration(1 / self.temperature, -self.shift * self.temperature)
+
 
 UNCHANGED = Calibration(1.0, 0.0)
 
 
 def calibrate(scores: FLOAT, calibration: Calibration) -> FLOAT:
     """Return confidences of scores of one label; `UNCHANGED` gives the scores back."""
-    if calibration == UNCHANGED:
-        return scores
+    return scores if calibration == UNCHANGED else confidences(scores, np.array(calibration))
+
+
+def confidences(scores: FLOAT, calibrations: FLOAT) -> FLOAT:
+    """Return confidences by calibrations (…, 2), each of its own scores (…); a score of 0 means nothing, and stays."""
     p = np.clip(scores, EDGE, 1 - EDGE)
-    confidences: FLOAT = 1 / (1 + np.exp(-(np.log(p / (1 - p)) / calibration.temperature + calibration.shift)))
-    return confidences
+    z = np.log(p / (1 - p)) / calibrations[..., 0] + calibrations[..., 1]
+    return np.where(scores > 0, 1 / (1 + np.exp(-z)), 0.0)
 
 
 def fit_calibration(scores: FLOAT, right: NDArray[np.bool_]) -> Calibration:
@@ -66,51 +75,72 @@ def fit_calibration(scores: FLOAT, right: NDArray[np.bool_]) -> Calibration:
     return Calibration(round(float(np.exp(-best[0])), 6), round(float(best[1]), 6))
 
 
-def calibrate_graph(path: Path, calibrations: list[Calibration]) -> None:
-    """Put a calibration per label behind the `scores` of a head's graph, in place of an earlier one.
+def calibrate_graph(
+    path: Path, calibrations: Sequence[Calibration], early: Sequence[Sequence[Calibration]] = ()
+) -> None:
+    """Put calibrations behind the scores of a head's graph, in place of earlier ones.
 
     Args:
-        path: the graph; its `scores` end in the labels' axis.
+        path: the graph; its `scores`, and its `early_scores` if it has any, end in the labels' axis.
         calibrations: of each label, in order.
+        early: for each early look-ahead the same.
 
     Raises:
-        BundleError: the graph has no output `scores`.
+        BundleError: the graph has no such output.
     """
     model = onnx.load(str(path))
-    graph = model.graph
-    inverse = np.array([1 / c.temperature for c in calibrations], np.float32)
-    shift = np.array([c.shift for c in calibrations], np.float32)
-    if all(c == UNCHANGED for c in calibrations):
-        inverse, shift = np.ones_like(inverse), np.zeros_like(shift)
-    values = [numpy_helper.from_array(inverse, _TEMPERATURES), numpy_helper.from_array(shift, _SHIFTS)]
-    present = {value.name: value for value in graph.initializer}
-    if _SHIFTS in present:
-        for value in values:
-            present[value.name].CopyFrom(value)
-    else:
-        if "scores" not in {output.name for output in graph.output}:
-            raise BundleError(f"{path}: the graph has no output scores, so it cannot be calibrated.")
-        for node in graph.node:
-            node.output[:] = [_RAW if name == "scores" else name for name in node.output]
-            node.input[:] = [_RAW if name == "scores" else name for name in node.input]
-        graph.initializer.extend(values)
-        graph.node.extend(_nodes(graph))
+    _behind(model.graph, "scores", calibrations, path)
+    if early:
+        _behind(model.graph, "early_scores", early, path)
     onnx.save(model, str(path))
 
 
-def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the nodes from uncalibrated to calibrated scores; a score of exactly 0 stays 0, it means nothing there."""
-    constants = {"calibration_low": EDGE, "calibration_high": 1 - EDGE, "calibration_one": 1.0, "calibration_zero": 0.0}
-    graph.initializer.extend(helper.make_tensor(k, TensorProto.FLOAT, [], [v]) for k, v in constants.items())
-    steps = [
-        ("Clip", [_RAW, "calibration_low", "calibration_high"], "calibration_p"),
-        ("Sub", ["calibration_one", "calibration_p"], "calibration_rest"),
-        ("Div", ["calibration_p", "calibration_rest"], "calibration_odds"),
-        ("Log", ["calibration_odds"], "calibration_logit"),
-        ("Mul", ["calibration_logit", _TEMPERATURES], "calibration_scaled"),
-        ("Add", ["calibration_scaled", _SHIFTS], "calibration_shifted"),
-        ("Sigmoid", ["calibration_shifted"], "calibration_sigmoid"),
-        ("Greater", [_RAW, "calibration_zero"], "calibration_some"),
-        ("Where", ["calibration_some", "calibration_sigmoid", "calibration_zero"], "scores"),
+def _behind(
+    graph: onnx.GraphProto,
+    output: str,
+    calibrations: Sequence[Calibration] | Sequence[Sequence[Calibration]],
+    path: Path,
+) -> None:
+    """Put calibrations, (C,) or (E, C) of them, behind an output."""
+    prefix = _PREFIXES[output]
+    table = np.array(calibrations, np.float64)  # (…, 2): temperature and shift
+    inverse, shift = (1 / table[..., 0]).astype(np.float32), table[..., 1].astype(np.float32)
+    values = [
+        numpy_helper.from_array(inverse, f"{prefix}calibration_inverse_temperature"),
+        numpy_helper.from_array(shift, f"{prefix}calibration_shift"),
     ]
-    return [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
+    present = {value.name: value for value in graph.initializer}
+    if values[0].name in present:
+        for value in values:
+            present[value.name].CopyFrom(value)
+        return
+    if output not in {o.name for o in graph.output}:
+        raise BundleError(f"{path}: the graph has no output {output}, so it cannot be calibrated.")
+    raw = f"uncalibrated_{output}"
+    for node in graph.node:
+        node.output[:] = [raw if name == output else name for name in node.output]
+        node.input[:] = [raw if name == output else name for name in node.input]
+    graph.initializer.extend(values)
+    graph.node.extend(_nodes(graph, output, raw, prefix + "calibration_"))
+
+
+def _nodes(graph: onnx.GraphProto, output: str, raw: str, prefix: str) -> list[onnx.NodeProto]:
+    """Return the nodes from uncalibrated to calibrated scores; a score of exactly 0 stays 0, it means nothing there."""
+    constants = {"low": EDGE, "high": 1 - EDGE, "one": 1.0, "zero": 0.0}
+    graph.initializer.extend(helper.make_tensor(prefix + k, TensorProto.FLOAT, [], [v]) for k, v in constants.items())
+    steps = [
+        ("Clip", ["raw", "low", "high"], "p"),
+        ("Sub", ["one", "p"], "rest"),
+        ("Div", ["p", "rest"], "odds"),
+        ("Log", ["odds"], "logit"),
+        ("Mul", ["logit", "inverse_temperature"], "scaled"),
+        ("Add", ["scaled", "shift"], "shifted"),
+        ("Sigmoid", ["shifted"], "sigmoid"),
+        ("Greater", ["raw", "zero"], "some"),
+        ("Where", ["some", "sigmoid", "zero"], "out"),
+    ]
+    names = {"raw": raw, "out": output}
+    return [
+        helper.make_node(kind, [names.get(n, prefix + n) for n in inputs], [names.get(end, prefix + end)])
+        for kind, inputs, end in steps
+    ]

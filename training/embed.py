@@ -106,7 +106,7 @@ def _write(bundle: Bundle, video: Path, folder: Path, half: int) -> None:
     manifest = bundle.manifest
     files = {stream.name: folder / f"{half}_{manifest.features_of(stream)}.npy" for stream in manifest.streams}
     made_with = folder / f"{half}_{manifest.name}.json"
-    made = json.dumps({"bundle": bundle.digest, "recording_bytes": video.stat().st_size}).encode()
+    made = json.dumps({"front_ends": manifest.front_ends, "recording_bytes": video.stat().st_size}).encode()
     kept = all(path.exists() for path in files.values()) and made_with.exists() and made_with.read_bytes() == made
     rows = {} if kept else rows_of(embed(bundle, video))
     if not rows and not kept:

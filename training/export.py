@@ -35,7 +35,6 @@ from training.models.calf import Calf
 from training.models.hmtas import Hmtas
 from training.models.rmsnet import RmsNet
 from training.models.spotter import AUDIO, VISUAL, DemoNet
-from training.tune import Choice
 
 Rows = Mapping[str, Tensor]
 
@@ -65,10 +64,9 @@ class _Head(nn.Module):
 def write_bundle(
     net: DemoNet,
     path: Path,
-    choice: Choice,
     provenance: Mapping[str, object],
 ) -> Manifest:
-    """Write a bundle and return its manifest; nothing is measured yet.
+    """Write a bundle and return its manifest; nothing is chosen or measured yet.
 
     Raises:
         ParityError: a graph differs from the network by more than TOLERANCE.
@@ -94,7 +92,7 @@ def write_bundle(
             {"labels": json.dumps(labels)},
         ),
     )
-    manifest = _manifest(net, choice, {**provenance, "export_difference": worst})
+    manifest = _manifest(net, {**provenance, "export_difference": worst})
     write_manifest(path, manifest)
     return manifest
 
@@ -114,6 +112,8 @@ class WindowHead(nn.Module):
 class ChunkHead(nn.Module):
     """CALF as it is exported: one tensor a stream in, scores (1, L, C) out, each anchor's confidence in its place.
 
+    With displacement, (1, L, C) in seconds comes out as well.
+
     Args:
         net: the network.
         as_original: decode as the original does, where a perfect answer comes out one row early; see
@@ -124,11 +124,16 @@ class ChunkHead(nn.Module):
         super().__init__()
         self.net, self.as_original = net, as_original
 
-    def forward(self, *rows: Tensor) -> Tensor:
-        """Return scores (1, L, C); 0 where no anchor points."""
+    def forward(self, *rows: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return scores (1, L, C), 0 where no anchor points, and the displacement (1, L, C) if the network has it."""
         config = self.net.config
-        anchors = self.net(dict(zip(config.widths, rows, strict=True)))[1][0]  # (A, 2 + C)
-        length = config.rows
+        _, anchors, shift = self.net.outputs(dict(zip(config.widths, rows, strict=True)))
+        scores = self._placed(anchors[0])
+        return (scores, shift) if config.max_displacement_s else scores
+
+    def _placed(self, anchors: Tensor) -> Tensor:
+        """Return each anchor's (A, 2 + C) confidence in its row and label (1, L, C)."""
+        config, length = self.net.config, self.net.config.rows
         place = torch.floor(anchors[:, 1] * (length - 1)) if self.as_original else torch.round(anchors[:, 1] * length)
         at_row = place.clamp(0, length - 1)[:, None] == torch.arange(length, dtype=torch.float32)  # (A, L)
         of_label = anchors[:, 2:].argmax(1)[:, None] == torch.arange(len(config.labels))  # (A, C)
@@ -156,12 +161,37 @@ class OffsetHead(nn.Module):
         return answers(self.net, dict(zip(self.net.config.widths, rows, strict=True)), self.rate)
 
 
+class RowHead(nn.Module):
+    """HMTAS for deciding live as it is exported: one tensor a stream (B, L, D) in, what it says at each look-ahead out.
+
+    Args:
+        net: the network.
+        look_aheads: rows, rising; L is as many rows as the largest needs. A smaller one is asked about a later row of
+            the window, of which it sees the last rows.
+    """
+
+    def __init__(self, net: Hmtas, look_aheads: Sequence[int]) -> None:
+        super().__init__()
+        self.net, self.look_aheads = net, tuple(look_aheads)
+
+    def forward(self, *rows: Tensor) -> tuple[Tensor, ...]:
+        """Return scores (B, C) and any displacement (B, C); of the E smaller look-aheads both as (B, E, C)."""
+        said: list[tuple[Tensor, ...]] = []
+        for look_ahead in self.look_aheads:
+            length = self.net.config.look_behind + 1 + look_ahead
+            window = {name: x[:, -length:] for name, x in zip(self.net.config.widths, rows, strict=True)}
+            scores, shift, _ = self.net(window)
+            said.append((scores[:, 1:], shift) if self.net.displacement is not None else (scores[:, 1:],))
+        *early, largest = said
+        return (*largest, *(torch.stack(each, 1) for each in zip(*early, strict=True)))
+
+
 def write_head_bundle(path: Path, head: nn.Module, manifest: Manifest, front_ends: Bundle | None = None) -> Manifest:
     """Write a bundle of a head that was trained on feature files; return its manifest as written.
 
     Args:
         path: the bundle's folder.
-        head: a WindowHead, ChunkHead or OffsetHead.
+        head: a WindowHead, ChunkHead, OffsetHead or RowHead.
         manifest: everything but the digests; its streams have files where `front_ends` is given.
         front_ends: the bundle whose front ends made the features; their graphs are copied.
 
@@ -182,6 +212,8 @@ def write_head_bundle(path: Path, head: nn.Module, manifest: Manifest, front_end
     metadata = {"labels": json.dumps(list(manifest.labels))}
     file = path / manifest.head.file
     outputs = ["scores", "displacement"] if manifest.head.max_displacement_s else ["scores"]
+    if manifest.head.early_look_ahead_s:
+        outputs += [f"early_{kind}" for kind in outputs]
     worst = export_graph(head.cpu(), file, windows, outputs, metadata, free_batch=free_batch)
     if manifest.calibration:
         calibrate_graph(file, [Calibration(**manifest.calibration[label]) for label in manifest.labels])
@@ -244,7 +276,7 @@ def export_graph(
     return worst
 
 
-def _manifest(net: DemoNet, choice: Choice, provenance: Mapping[str, object]) -> Manifest:
+def _manifest(net: DemoNet, provenance: Mapping[str, object]) -> Manifest:
     recipe, p = net.recipe, net.recipe.pictures
     pictures = Pictures(rate=p.rate, width=p.width, height=p.height, resize_filter=p.resize_filter)
     labels = net.head.config.labels
@@ -265,9 +297,7 @@ def _manifest(net: DemoNet, choice: Choice, provenance: Mapping[str, object]) ->
             look_ahead_s=recipe.look_ahead_rows,
             max_displacement_s=recipe.max_displacement_s,
         ),
-        decision={
-            label: Decision(threshold=choice.thresholds[label], radius_s=choice.radii_s[label]) for label in labels
-        },
+        decision=dict.fromkeys(labels, Decision(threshold=0.5, radius_s=2.0)),
         provenance=provenance,
         sha256={},
     )

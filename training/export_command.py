@@ -1,7 +1,6 @@
 """`touchline export`: a training run's checkpoint in, a bundle with its measured scores out."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +9,15 @@ from engines.errors import DataError
 from training.checkpoint import load_weights, read_checkpoint
 from training.fit import prepare_torch
 from training.recipes import RECIPES
-from training.train import add_data_arguments, check_data, check_out, origin, provenance, say
+from training.train import (
+    add_data_arguments,
+    check_data,
+    check_look_ahead,
+    check_out,
+    origin,
+    provenance,
+    say,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{args.checkpoint} is of the recipe {name}, which this version of touchline does not have.")
     check_data(args.data)
     check_out(args.out, args.front_ends)
-    options = replace(options, front_ends=args.front_ends or options.front_ends)
+    options = options.exported_with(args.front_ends, args.look_ahead)
     recipe = RECIPES[name]()
+    check_look_ahead(recipe, options)
     training = options.applied(recipe.training)
     console = Console(stderr=True)
     prepare_torch(training)

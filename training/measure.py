@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from engines.actions import Action, read_actions
-from engines.bundle import Bundle
+from engines.bundle import Bundle, Manifest
 from engines.decider import Spot
-from engines.frontend import Embeddings, FrontEnds, embeddings_of
+from engines.frontend import Embeddings, FrontEnds
 from engines.head import AT_ONCE, Scores
 from engines.spotter import Spotter
 from streamer.sampler import PictureSpec, Sampler, seconds_of
 from streamer.sources.libav import LibavSource
-from training.data.features import FeatureHalf
 from training.data.soccernet import find_video, halves_of
-from training.metric import MapResult, Predictions, Truth, average_map
-from training.scoring import Scored
+from training.deadlines import DeadlineCurve, deadline_curve
+from training.metric import Predictions, Truth
+from training.scoring import FLOOR, Recorded, Scored, said_of, words_of
+from training.tune import calibration_errors
 
 
 def with_threshold(bundle: Bundle, threshold: float) -> Bundle:
@@ -39,16 +40,36 @@ def embed(bundle: Bundle, video: Path) -> list[Embeddings]:
         source.close()
 
 
+def record(bundle: Bundle, embeddings: Iterable[Embeddings], actions: Sequence[Action]) -> Recorded:
+    """Return what the bundle's head says of one half, for the decider to run over as often as one likes.
+
+    Args:
+        bundle: what to score with.
+        embeddings: of the half's seconds, in order.
+        actions: what happened in it.
+    """
+    return Recorded(actions, _scores(Spotter(bundle, "recorded"), embeddings))
+
+
 def spot(bundle: Bundle, embeddings: Iterable[Embeddings]) -> list[Spot]:
-    """Return the spots of one half, from its embeddings."""
-    spotter = Spotter(bundle, "measure")
-    return spotter.decide(_scores(spotter, embeddings)) + spotter.flush()
+    """Return the words on one half, from its embeddings."""
+    return words_of(bundle.manifest, record(bundle, embeddings, ()))
 
 
-def scored(bundle: Bundle, embeddings: Iterable[Embeddings], actions: Sequence[Action]) -> Scored:
-    """Return what the bundle's head says of every row of one half, before anything is decided."""
+def scored(
+    bundle: Bundle, embeddings: Iterable[Embeddings], actions: Sequence[Action], look_ahead: int | None = None
+) -> Scored:
+    """Return what the bundle's head says of every row of one half, before anything is decided.
+
+    Args:
+        bundle: what to score with.
+        embeddings: of the half's seconds, in order.
+        actions: what happened in it.
+        look_ahead: rows; which of the head's look-aheads, the largest unless given.
+    """
     spotter, manifest = Spotter(bundle, "measure"), bundle.manifest
-    rows = _scores(spotter, embeddings)
+    wanted = round(manifest.head.look_ahead_s * manifest.rate) if look_ahead is None else look_ahead
+    rows = [s for s in _scores(spotter, embeddings) if s.look_ahead == wanted]
     at_us = np.array([round((s.index / manifest.rate + manifest.head.row_time_s) * 1e6) for s in rows], np.int64)
     shift_us = np.round(np.stack([s.displacement_C for s in rows]).astype(np.float64) * 1000).astype(np.int64) * 1000
     return Scored(actions, np.stack([s.scores_C for s in rows]), np.maximum(at_us[:, None] + shift_us, 0))
@@ -88,34 +109,48 @@ def truth_and_predictions(
         embeddings = embed(bundle, find_video(root / match, half))
         if shuffle_seed is not None:
             embeddings = shuffled(embeddings, shuffle_seed)
-        said = [(s.label, s.media_time, s.confidence) for s in spot(bundle, embeddings)]
         actions = [a for a in read_actions(root / match / "Labels-v2.json") if a.half == half]
         truths.append(Truth.of(actions, labels))
-        predictions.append(Predictions.of(said, labels))
+        predictions.append(said_of(spot(bundle, embeddings), labels).final)
     return truths, predictions
 
 
-def on_features(bundle: Bundle, halves: Iterable[FeatureHalf]) -> tuple[list[Truth], list[Predictions]]:
-    """Return what happened and what the bundle says of feature files, a half each."""
-    labels = bundle.manifest.labels
-    truths, predictions = [], []
-    for half in halves:
-        spots = spot(bundle, embeddings_of(half.read(), bundle.manifest))
-        truths.append(Truth.of(half.actions, labels))
-        predictions.append(Predictions.of([(s.label, s.media_time, s.confidence) for s in spots], labels))
-    return truths, predictions
+def measured(manifest: Manifest, halves: Sequence[Recorded]) -> dict[str, object]:
+    """Return what a manifest keeps of a split: Average-mAP, by label, by deadline; and the calibration errors.
+
+    The bundle decides as it will run, with its rule, look-aheads and deadlines; but every spot counts in the ranking,
+    however low. Where a deadline forces what the rule has not settled, thresholds decide what is forced: they stay.
+
+    Args:
+        manifest: of the bundle as it is.
+        halves: as it scores them.
+    """
+    labels, truths = manifest.labels, [Truth.of(half.actions, manifest.labels) for half in halves]
+    saids = [said_of(words_of(_ranking(manifest), half), labels) for half in halves]
+    curves = {metric: deadline_curve(truths, saids, metric, labels) for metric in ("tight", "loose")}
+    tight = curves["tight"]
+    rows = zip(labels, tight.averages[-1].per_label, tight.actions, strict=True)
+    return {
+        **{metric: _averages(curve) for metric, curve in curves.items()},
+        "tight_per_label": {label: round(value, 4) for label, value, count in rows if count},
+        "deadlines": {metric: _by_deadline(curve) for metric, curve in curves.items()},
+        "calibration_error": calibration_errors(manifest, halves),
+    }
 
 
-def report(truths: Sequence[Truth], predictions: Sequence[Predictions], labels: Sequence[str]) -> dict[str, object]:
-    """Return tight and loose Average-mAP as a manifest keeps them; over all labels, and over those that occur."""
-    tight, loose = (average_map(truths, predictions, metric, labels) for metric in ("tight", "loose"))
-    return {"tight": _averages(tight), "loose": _averages(loose), "tight_per_label": _per_label(tight)}
+def _ranking(manifest: Manifest) -> Manifest:
+    """Return the manifest with thresholds that let every spot count, but where a deadline cuts the rule short."""
+    free = manifest.with_decision(deadline_s=None)
+    decision = {
+        label: d if manifest.hold_s(label) < free.hold_s(label) else d.model_copy(update={"threshold": FLOOR / 100})
+        for label, d in manifest.decision.items()
+    }
+    return manifest.model_copy(update={"decision": decision})
 
 
-def _averages(result: MapResult) -> dict[str, float]:
-    return {"a_mAP": round(result.overall.mean, 4), "a_mAP_occurring": round(result.occurring_mean, 4)}
+def _averages(curve: DeadlineCurve) -> dict[str, float]:
+    return {"a_mAP": round(curve.means[-1], 4), "a_mAP_occurring": round(curve.occurring_means[-1], 4)}
 
 
-def _per_label(result: MapResult) -> dict[str, float]:
-    rows = zip(result.labels, result.overall.per_label, result.actions, strict=True)
-    return {label: round(value, 4) for label, value, count in rows if count}
+def _by_deadline(curve: DeadlineCurve) -> dict[str, float]:
+    return {f"{d:g}": round(m, 4) for d, m in zip(curve.deadlines_s, curve.occurring_means, strict=True)}

@@ -62,11 +62,16 @@ class WindowBatch(NamedTuple):
 
 
 class ChunkBatch(NamedTuple):
-    """Chunks: each stream's rows (B, L, D), time shifts (B, L, C) and what the anchors should say (B, A, 2 + C)."""
+    """Chunks: each stream's rows (B, L, D), time shifts (B, L, C) and what the anchors should say (B, A, 2 + C).
+
+    The displacement (B, L, C) is in seconds from the row's middle to the label's nearest action, infinite where there
+    is none or the row is not learned.
+    """
 
     rows: dict[str, Tensor]
     shifts: Tensor
     anchors: Tensor
+    displacement: Tensor
 
 
 class FeatureTask:
@@ -285,22 +290,30 @@ class ChunkTask(FeatureTask):
             if not any(len(find_places(half, self._k_4C, self._layout)) for half in shifts):
                 continue
             sampler = ChunkSampler(shifts, self._k_4C, self._layout)
+            nearest = [self._nearest(half) for half in block]
             for _ in range(max(1, round(self._chunks * len(block) / total / self._batch))):
-                yield self._draw(block, shifts, sampler, rng)
+                yield self._draw(block, shifts, nearest, sampler, rng)
 
     def loss(self, net: nn.Module, batch: ChunkBatch) -> tuple[Tensor, dict[str, float]]:
         """Return CALF's loss and its parts."""
         return self._loss(net, batch)
 
-    def scores(self, net: nn.Module, half: LoadedHalf) -> FLOAT32:
-        """Return a half's scores (T, C), stitched from its chunks; zero where no anchor points."""
+    def score(self, net: nn.Module, half: LoadedHalf) -> Scored:
+        """Return a half's scores, stitched from its chunks, at the times that displacement gives the rows.
+
+        Scores are zero where no anchor points.
+        """
         assert isinstance(net, Calf)
-        starts, length = chunk_starts(half.length, self._layout), self._layout.rows
+        starts, layout = chunk_starts(half.length, self._layout), self._layout
         device = next(net.parameters()).device
-        rows = {name: take_chunks(x, starts, self._layout) for name, x in half.rows.items()}
-        spotting = net(_tensors(rows, device))[1].cpu().numpy()
-        chunks = decode_spotting(spotting, length, exact=True)
-        return np.maximum(stitch(chunks, half.length, self._layout), 0)
+        rows = {name: take_chunks(x, starts, layout) for name, x in half.rows.items()}
+        _, anchors, shift = (x.cpu().numpy() for x in net.outputs(_tensors(rows, device)))
+        scores_TC = stitch(decode_spotting(anchors, layout.rows, exact=True), half.length, layout)
+        shift_TC = stitch(shift, half.length, layout).astype(np.float64)
+        middles_us = np.round((np.arange(half.length) + self.place) / half.rate * 1e6).astype(np.int64)
+        shift_us = np.round(shift_TC * 1000).astype(np.int64) * 1000  # whole ms, as the live path
+        times_TC = np.maximum(middles_us[:, None] + shift_us, 0)
+        return Scored(half.actions, np.maximum(scores_TC, 0), times_TC)
 
     def half_loss(self, net: nn.Module, half: LoadedHalf) -> float | None:
         """Return the loss of a batch of chunks drawn from a half, the same ones every time."""
@@ -309,14 +322,17 @@ class ChunkTask(FeatureTask):
         if not len(find_places(shifts[0], self._k_4C, self._layout)):
             return None
         sampler = ChunkSampler(shifts, self._k_4C, self._layout)
-        batch = self._draw([half], shifts, sampler, np.random.default_rng(0))
-        on_device = ChunkBatch(
-            {name: x.to(device) for name, x in batch.rows.items()}, batch.shifts.to(device), batch.anchors.to(device)
-        )
-        return self._loss(net, on_device)[0].item()
+        batch = self._draw([half], shifts, [self._nearest(half)], sampler, np.random.default_rng(0))
+        rows = {name: x.to(device) for name, x in batch.rows.items()}
+        return self._loss(net, ChunkBatch(rows, *(x.to(device) for x in batch[1:])))[0].item()
 
     def _draw(
-        self, block: Sequence[LoadedHalf], shifts: Sequence[FLOAT32], sampler: ChunkSampler, rng: np.random.Generator
+        self,
+        block: Sequence[LoadedHalf],
+        shifts: Sequence[FLOAT32],
+        nearest: Sequence[FLOAT32],
+        sampler: ChunkSampler,
+        rng: np.random.Generator,
     ) -> ChunkBatch:
         which, start = sampler.draw(self._batch, rng)
         rows = {
@@ -326,7 +342,28 @@ class ChunkTask(FeatureTask):
             for name in block[0].rows
         }
         targets, anchors = chunk_targets(shifts, which, start, self._anchors, self._layout)
-        return ChunkBatch(_tensors(rows), _tensor(targets), _tensor(anchors))
+        displacement = self._displacement(nearest, which, start)
+        return ChunkBatch(_tensors(rows), _tensor(targets), _tensor(anchors), _tensor(displacement))
+
+    def _displacement(self, nearest: Sequence[FLOAT32], which: np.ndarray, start: np.ndarray) -> FLOAT32:
+        """Return chunks of what `_nearest` gave; infinite in the rows that are not learned."""
+        chunks = np.concatenate([take_chunks(nearest[h], start[[i]], self._layout) for i, h in enumerate(which)])
+        border, rows = self._layout.border, np.arange(self._layout.rows)
+        lengths = np.array([len(half) for half in nearest])[which]
+        inner = (rows >= border) & (rows < len(rows) - border)
+        chunks[~inner | (start[:, None] + rows >= lengths[:, None])] = np.inf
+        return chunks
+
+    def _nearest(self, half: LoadedHalf) -> FLOAT32:
+        """Return the seconds from each row's middle to each label's nearest action (T, C); infinite if it has none."""
+        middles = (np.arange(half.length) + self.place) / half.rate
+        nearest = np.full((half.length, len(self.labels)), np.inf)
+        for c, label in enumerate(self.labels):
+            times = np.array([a.time_s for a in half.actions if a.label == label])
+            if len(times):
+                away = times - middles[:, None]
+                nearest[:, c] = np.take_along_axis(away, np.abs(away).argmin(1)[:, None], 1)[:, 0]
+        return nearest.astype(np.float32)
 
     def _shifts(self, half: LoadedHalf) -> FLOAT32:
         """Return a half's time shifts; actions count by the millisecond, where the original has whole seconds."""

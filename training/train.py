@@ -7,7 +7,7 @@ import argparse
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,7 +19,8 @@ from engines.errors import DataError, UsageError
 from training.checkpoint import read_checkpoint
 from training.fabric import FabricOptions
 from training.fit import LAST, Training, fit, prepare_torch
-from training.recipes import RECIPES, Options
+from training.recipes import RECIPES, Options, Recipe
+from training.recipes.live import RowRecipe
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
@@ -73,6 +74,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the bundle that made the feature files (touchline embed): with its front ends the new one watches videos",
     )
+    parser.add_argument(
+        "--look-ahead",
+        type=_spans,
+        metavar="S[,S…]",
+        help="which look-aheads the bundle has, of those that its recipe is trained for (the …-live recipes)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     check_data(args.data)
     check_out(args.out, args.front_ends)
     folder = args.folder or args.out.with_name(args.out.name + ".run")
-    options = Options(args.epochs, args.steps, args.seed, args.front_ends, args.decide_as)
+    options = Options(args.epochs, args.steps, args.seed, args.front_ends, args.decide_as, args.look_ahead)
+    check_look_ahead(recipe, options)
     if args.resume:
         options = resumed(folder / LAST, recipe.name, options)
     training = options.applied(recipe.training)
@@ -120,7 +128,7 @@ def resumed(path: Path, recipe: str, options: Options) -> Options:
                 f"{path} began with {f'--{key} {had}' if had is not None else f'no --{key}'}: resume it without "
                 f"--{key}, or begin a run in another folder (--run)."
             )
-    return replace(begun, front_ends=options.front_ends or begun.front_ends)
+    return begun.exported_with(options.front_ends, options.look_ahead)
 
 
 def origin(path: Path) -> tuple[str, Options]:
@@ -153,6 +161,21 @@ def check_data(data: Path) -> None:
     """
     if not data.is_dir():
         raise UsageError(f"{data}: there is no such folder of matches.")
+
+
+def check_look_ahead(recipe: Recipe, options: Options) -> None:
+    """Refuse a choice of look-aheads that the recipe does not have.
+
+    Raises:
+        UsageError: naming those it has, or the recipes that have a choice.
+    """
+    if isinstance(recipe, RowRecipe):
+        recipe.exporting(options.look_ahead)
+    elif options.look_ahead is not None:
+        others = ", ".join(sorted(name for name, make in RECIPES.items() if isinstance(make(), RowRecipe)))
+        raise UsageError(
+            f"The recipe {recipe.name} has one look-ahead: leave --look-ahead out; a choice have {others}."
+        )
 
 
 def provenance(
@@ -212,3 +235,10 @@ def _seed(text: str) -> int:
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text}: a seed lies between 0 and {2**32 - 1}")
     return value
+
+
+def _spans(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: seconds are needed, separated by commas") from None

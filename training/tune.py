@@ -1,160 +1,183 @@
-"""What a bundle decides with, chosen on the validation split alone: NMS radius, calibration and threshold per label."""
+"""What a bundle decides with, chosen on the validation split alone: see `choice`; and the calibration of its scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from engines.bundle import Decision, Manifest, read_manifest, write_manifest
-from training.calibrate import UNCHANGED, Calibration, calibrate, calibrate_graph, fit_calibration
-from training.scoring import FLOOR, Scored, measure, spots_of
+from engines.head import Scores
+from training.calibrate import UNCHANGED, Calibration, calibrate, calibrate_graph, confidences, fit_calibration
+from training.choice import (
+    Halves,
+    Track,
+    Wish,
+    choose_provisional,
+    choose_settings,
+    choose_thresholds,
+    decided,
+    untracked,
+)
+from training.ranked import ENOUGH, Ranked, rank
+from training.reliability import Reliability
+from training.scoring import FLOOR, Recorded
 
-RADII_S = (1.0, 1.5, 2.0, 3.0)
-"""Radii to choose from where the head places its actions (displacement)."""
-WIDE_RADII_S = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
-"""Radii to choose from for heads that score whole windows, whose peaks are as wide as these."""
-TOLERANCE_S = 2.5
-"""A spot this near to an action of its label is right, when thresholds are chosen."""
-ENOUGH = 8
-"""A label with fewer actions on the split shares threshold and calibration with all labels together."""
+Calibrations = Sequence[Mapping[str, Calibration]]
+"""Each label's calibration at each look-ahead, rising."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen on the validation split, per label.
+    """What was chosen.
 
     Attributes:
-        thresholds: of calibrated confidences.
-        radii_s: NMS radius.
-        calibration: how scores become confidences; labels that are missing are left as they are.
-        errors: expected calibration error of all labels' spots, before and after.
+        decision: of each label; thresholds are of calibrated confidences.
+        calibrations: how scores become confidences, at each look-ahead; empty: they stay as they are.
+        reliabilities: what the calibration changed, at each look-ahead.
+        notes: what is worth knowing, in sentences.
     """
 
-    thresholds: Mapping[str, float]
-    radii_s: Mapping[str, float]
-    calibration: Mapping[str, Calibration] = field(default_factory=dict)
-    errors: tuple[float, float] | None = None
+    decision: Mapping[str, Decision]
+    calibrations: tuple[Mapping[str, Calibration], ...] = ()
+    reliabilities: tuple[Reliability, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Choice":
+        """Return what a bundle was made with."""
+        early = range(len(manifest.head.early_look_ahead_s)) if manifest.early_calibration else ()
+        tables = [{label: c[i] for label, c in manifest.early_calibration.items()} for i in early]
+        tables += [dict(manifest.calibration)] if manifest.calibration else []
+        calibrations = ({label: Calibration(**values) for label, values in table.items()} for table in tables)
+        return cls(manifest.decision, tuple(calibrations))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranked:
-    """A label's spots, best first, and whether each is right."""
-
-    confidences: np.ndarray
-    right: np.ndarray
-    actions: int
-
-
-def choose(
-    scored: Sequence[Scored],
-    labels: Sequence[str],
-    radii_s: Sequence[float] = RADII_S,
-    *,
-    calibrated: bool = False,
-) -> Choice:
-    """Return the radius with the best tight Average-mAP, and thresholds with the best F1 under that radius.
+def choose(manifest: Manifest, halves: Halves, wish: Wish | None = None, track: Track = untracked) -> Choice:
+    """Return what is best on some halves, by the decider that will run.
 
     Args:
-        scored: the validation split.
-        labels: order of the scores' columns.
-        radii_s: to choose from.
-        calibrated: also fit a calibration, and choose thresholds of the calibrated confidences.
+        manifest: of a bundle that is not calibrated.
+        halves: the validation split, as the bundle scores it.
+        wish: what is asked for.
+        track: shows how far it is.
+
+    Raises:
+        BundleError: the deadline is smaller than any look-ahead allows.
     """
+    wish, labels = wish or Wish(), manifest.labels
+    manifest = manifest.model_copy(update={"decision": choose_settings(manifest, halves, wish, track)})
+    reliabilities = tuple(_reliability(manifest, halves, a, wish.calibrated) for a in manifest.look_aheads_s)
+    calibrations = tuple(c for _, c in reliabilities) if wish.calibrated else ()
+    halves = calibrated(manifest, halves, calibrations)
+    floors = {label: _floor(manifest, label, calibrations) for label in labels}
+    thresholds, lacking = choose_thresholds(_updated(manifest, "threshold", floors), halves, wish, track)
+    manifest = _updated(manifest, "threshold", thresholds)
+    notes = []
+    if lacking:
+        notes.append(
+            f"{', '.join(lacking)}: no threshold makes {wish.precision:.0%} of the spots right; the best one is taken."
+        )
+    if wish.provisional_precision is not None:
+        early = choose_provisional(manifest, halves, wish.provisional_precision, track)
+        manifest = _updated(manifest, "provisional_threshold", early)
+    return Choice(manifest.decision, calibrations, tuple(r for r, _ in reliabilities), tuple(notes))
 
-    def tight(radius_s: float) -> float:
-        return measure(scored, labels, dict.fromkeys(labels, radius_s)).overall.mean
 
-    radii: dict[str, float] = dict.fromkeys(labels, max(radii_s, key=tight))
-    ranked = {label: rank(scored, labels, label, radii) for label in labels}
-    calibration, errors = _calibration(ranked) if calibrated else ({}, None)
-    ranked = {label: _calibrated(found, calibration.get(label, UNCHANGED)) for label, found in ranked.items()}
-    common = best_threshold(list(ranked.values()))
-    thresholds = {
-        label: best_threshold([found]) if found.actions >= ENOUGH else common for label, found in ranked.items()
+def calibrated(manifest: Manifest, halves: Halves, calibrations: Calibrations) -> Halves:
+    """Return what a calibrated bundle would say of the same halves."""
+    if not calibrations:
+        return halves
+    tables = {
+        round(ahead_s * manifest.rate): np.array([table[label] for label in manifest.labels])
+        for ahead_s, table in zip(manifest.look_aheads_s, calibrations, strict=True)
     }
-    return Choice(thresholds, radii, calibration, errors)
+
+    def of(scores: Scores) -> Scores:
+        scores_C = confidences(scores.scores_C.astype(np.float64), tables[scores.look_ahead])
+        return replace(scores, scores_C=scores_C.astype(np.float32))
+
+    return [Recorded(half.actions, [of(scores) for scores in half.scores]) for half in halves]
 
 
 def decide(path: Path, manifest: Manifest, choice: Choice) -> Manifest:
     """Put a choice into a bundle whose head is not calibrated: into graph and manifest; return the manifest."""
-    if choice.calibration:
-        calibrate_graph(path / manifest.head.file, [choice.calibration[label] for label in manifest.labels])
-    decision = {
-        label: Decision(threshold=choice.thresholds[label], radius_s=choice.radii_s[label]) for label in manifest.labels
-    }
-    manifest = manifest.model_copy(
-        update={
-            "decision": decision,
-            "calibration": {label: c._asdict() for label, c in choice.calibration.items()},
-            "provenance": {**manifest.provenance, "calibration_error": choice.errors},
-        }
-    )
+    calibration: dict[str, object] = {}
+    if choice.calibrations:
+        *early, last = choice.calibrations
+        tables = [[table[label] for label in manifest.labels] for table in early]
+        calibrate_graph(path / manifest.head.file, [last[label] for label in manifest.labels], tables)
+        calibration["calibration"] = {label: c._asdict() for label, c in last.items()}
+        if early:
+            calibration["early_calibration"] = {
+                label: tuple(table[label]._asdict() for table in early) for label in manifest.labels
+            }
+    errors = {f"{r.look_ahead_s:g}": {**_errors(r), **r.errors} for r in choice.reliabilities}
+    provenance = {**manifest.provenance, "calibration_error": errors} if errors else manifest.provenance
+    manifest = manifest.model_copy(update={"decision": choice.decision, "provenance": provenance, **calibration})
     write_manifest(path, manifest)
     return read_manifest(path)[0]
 
 
-def _calibration(ranked: Mapping[str, Ranked]) -> tuple[dict[str, Calibration], tuple[float, float]]:
-    """Return each label's calibration, and the expected calibration error before and after."""
+def calibration_errors(manifest: Manifest, halves: Halves) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return the expected calibration error of each look-ahead's spots, before and after the bundle's calibration.
+
+    Args:
+        manifest: of the calibrated bundle.
+        halves: as it scores them.
+    """
+    choice, found = Choice.of(manifest), {}
+    tables = choice.calibrations or (dict.fromkeys(manifest.labels, UNCHANGED),) * len(manifest.look_aheads_s)
+    for look_ahead_s, table in zip(manifest.look_aheads_s, tables, strict=True):
+        floors = {label: float(calibrate(np.array(FLOOR), table[label])) for label in manifest.labels}
+        after = _ranked(_updated(manifest, "threshold", floors), halves, look_ahead_s)
+        before = {label: f.calibrated(table[label].inverse) for label, f in after.items()}
+        found[f"{look_ahead_s:g}"] = _errors(Reliability(look_ahead_s, before, after))
+    return found
+
+
+def _errors(found: Reliability) -> dict[str, tuple[float, float]]:
+    return {"all": found.error, "above 0.1": found.upper_error}
+
+
+def _updated(manifest: Manifest, field: str, values: Mapping[str, object]) -> Manifest:
+    """Return the manifest with another value of a field of each label's decision."""
+    decision = {label: d.model_copy(update={field: values[label]}) for label, d in manifest.decision.items()}
+    return manifest.model_copy(update={"decision": decision})
+
+
+def _floor(manifest: Manifest, label: str, calibrations: Calibrations) -> float:
+    """Return the confidence that FLOOR becomes at the look-ahead that confirms a label."""
+    if not calibrations:
+        return FLOOR
+    own_s = manifest.decision[label].look_ahead_s
+    at = -1 if own_s is None else manifest.look_aheads_s.index(own_s)
+    return float(calibrate(np.array(FLOOR), calibrations[at][label]))
+
+
+def _reliability(
+    manifest: Manifest, halves: Halves, look_ahead_s: float, fitted: bool
+) -> tuple[Reliability, dict[str, Calibration]]:
+    """Return each label's calibration of one look-ahead's spots, and what it changes."""
+    ranked = _ranked(manifest, halves, look_ahead_s)
+    found = fit(ranked) if fitted else dict.fromkeys(ranked, UNCHANGED)
+    after = {label: f.calibrated(found[label]) for label, f in ranked.items()}
+    return Reliability(look_ahead_s, ranked, after), found
+
+
+def _ranked(manifest: Manifest, halves: Halves, look_ahead_s: float) -> dict[str, Ranked]:
+    """Return each label's spots at one look-ahead; no deadline cuts them short: a confidence means the same at all."""
+    own_s = look_ahead_s if len(manifest.look_aheads_s) > 1 else None
+    manifest = manifest.with_decision(look_ahead_s=own_s, deadline_s=None, provisional_threshold=None)
+    return rank(decided(manifest, halves), [half.actions for half in halves], manifest.labels)
+
+
+def fit(ranked: Mapping[str, Ranked]) -> dict[str, Calibration]:
+    """Return each label's calibration; labels with fewer than ENOUGH actions share that of all labels together."""
     together = fit_calibration(
         np.concatenate([f.confidences for f in ranked.values()]), np.concatenate([f.right for f in ranked.values()])
     )
-    found = {
+    return {
         label: fit_calibration(f.confidences, f.right) if f.actions >= ENOUGH else together
         for label, f in ranked.items()
     }
-    before = expected_calibration_error(list(ranked.values()))
-    after = expected_calibration_error([_calibrated(f, found[label]) for label, f in ranked.items()])
-    return found, (round(before, 4), round(after, 4))
-
-
-def _calibrated(found: Ranked, calibration: Calibration) -> Ranked:
-    return Ranked(calibrate(found.confidences, calibration), found.right, found.actions)
-
-
-def expected_calibration_error(found: Sequence[Ranked], bins: int = 10) -> float:
-    """Return how far confidences are from the share of right spots, on average over equally wide bins of confidence."""
-    confidences = np.concatenate([f.confidences for f in found])
-    right = np.concatenate([f.right for f in found])
-    if not len(confidences):
-        return 0.0
-    bin_of = np.minimum((confidences * bins).astype(int), bins - 1)
-    gaps = [abs(confidences[bin_of == b].sum() - right[bin_of == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(confidences))
-
-
-def rank(scored: Sequence[Scored], labels: Sequence[str], label: str, radii_s: Mapping[str, float]) -> Ranked:
-    """Return a label's spots over all halves; each action makes the most confident spot near it right."""
-    confidences, right, actions = [], [], 0
-    floor = dict.fromkeys(labels, FLOOR)
-    for one in scored:
-        spots = sorted(
-            ((t, p) for name, t, p in spots_of(one, labels, radii_s, floor) if name == label), key=lambda s: -s[1]
-        )
-        free = [a.time_s for a in one.actions if a.label == label]
-        actions += len(free)
-        for time_s, confidence in spots:
-            near = min(free, key=lambda t: abs(t - time_s), default=None)
-            hit = near is not None and abs(near - time_s) <= TOLERANCE_S
-            if hit and near is not None:
-                free.remove(near)
-            confidences.append(confidence)
-            right.append(hit)
-    order = np.argsort(-np.array(confidences, float), kind="stable")
-    return Ranked(np.array(confidences, float)[order], np.array(right, bool)[order], actions)
-
-
-def best_threshold(found: Sequence[Ranked]) -> float:
-    """Return the threshold with the best F1 over some labels together, midway to the next lower confidence."""
-    confidences = np.concatenate([f.confidences for f in found])
-    right = np.concatenate([f.right for f in found])
-    actions = sum(f.actions for f in found)
-    if not len(confidences) or not actions:
-        return 0.5
-    order = np.argsort(-confidences, kind="stable")
-    hits = np.cumsum(right[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + actions)
-    best = int(np.argmax(f1))
-    low = confidences[order[best]]
-    below = confidences[order[best + 1]] if best + 1 < len(order) else min(FLOOR, low)
-    return round(float((low + below) / 2), 4)

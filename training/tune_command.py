@@ -1,78 +1,117 @@
 """`touchline tune`: what a bundle decides with, chosen again on one's own matches, under the rule that will run."""
 
 import argparse
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from engines.actions import Action, read_actions
-from engines.bundle import MANIFEST, Bundle, Manifest, open_bundle, read_manifest, write_manifest
+from engines.bundle import MANIFEST, Bundle, Decision, Manifest, open_bundle, read_manifest, write_manifest
 from engines.errors import DataError, UsageError
 from engines.frontend import Embeddings, embeddings_of
 from training.calibrate import UNCHANGED, calibrate_graph
+from training.choice import Halves, Wish, candidates
 from training.data.features import FeatureHalf, FeatureStream, find_halves, report_left_out
 from training.data.results import LABELS_NAME
 from training.data.soccernet import find_video
 from training.data.splits import match_folder, read_split
-from training.measure import embed, scored
+from training.measure import embed, measured, record
 from training.progress import progress_bar
-from training.tune import RADII_S, WIDE_RADII_S, choose, decide
+from training.reliability import check_plot, draw
+from training.tune import calibrated, choose, decide
+from training.tune_report import chosen_table, error_table
+
+_LONGEST_DEADLINE_S = 600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.description = (
-        "Choose a bundle's NMS radius, calibration and thresholds on labelled matches that it was not trained on. DATA "
-        "is laid out as SoccerNet's, with videos, or with the feature files that the bundle takes (touchline embed)."
+        "Choose how a bundle decides (look-ahead, NMS radius, threshold, early words) and calibrate it, on labelled "
+        "matches that it was not trained on, under the rule and the deadline that will run. DATA is laid out as "
+        "SoccerNet's, with videos, or with the feature files that the bundle takes (touchline embed)."
     )
-    parser.epilog = "example: touchline tune bundles/demo --data DATA --out bundles/tuned"
+    parser.epilog = "example: touchline tune bundles/demo --data DATA --deadline 8 --out bundles/tuned"
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="root of the labelled matches")
     parser.add_argument("--split", default="valid", metavar="NAME", help="which split to choose on (default valid)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write a new bundle here instead of into the old one")
     parser.add_argument(
-        "--rule",
-        choices=["local-max"],
-        help="decide by this rule from now on; an imported bundle waits for the whole half",
+        "--deadline",
+        type=_seconds,
+        metavar="S",
+        help="choose for final words at most S seconds of media after the action, and promise that from now on",
+    )
+    parser.add_argument(
+        "--precision",
+        type=_share,
+        metavar="P",
+        help="say as much as can be said with a share P, 0 to 1, of it right (default: best F1)",
+    )
+    parser.add_argument(
+        "--provisional-precision",
+        type=_share,
+        default=Wish().provisional_precision,
+        metavar="P",
+        help="speak before it is settled where a share P of such words ends confirmed and right (default 0.8)",
+    )
+    parser.add_argument(
+        "--rule", choices=["local-max", "greedy"], help="decide by this rule from now on (default: the bundle's own)"
     )
     parser.add_argument("--no-calibration", action="store_true", help="leave the scores as the network gives them")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw confidence against the share of right spots (.png or .svg)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Choose, and write the bundle; until everything is chosen nothing is touched."""
+    if args.plot is not None:
+        check_plot(args.plot)
     before, _ = read_manifest(args.bundle)
-    if before.rule == "greedy" and args.rule is None:
-        raise UsageError(
-            f"{args.bundle}: decides by its original's rule and windows, over the whole half; give --rule local-max to "
-            "choose for deciding live."
-        )
+    wish = Wish(
+        rule=args.rule or before.decision[before.labels[0]].rule,
+        deadline_s=args.deadline,
+        precision=args.precision,
+        provisional_precision=args.provisional_precision,
+        calibrated=not args.no_calibration,
+    )
     out = args.out or args.bundle
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(dir=_parent(out), prefix=".tune-") as folder:
         work = Path(folder) / "bundle"
-        bundle = _uncalibrated(args.bundle, before, work)
+        bundle = _uncalibrated(args.bundle, before, wish, work)
+        candidates(bundle.manifest, wish)  # says which deadline is too small before hours of scoring
         halves = list(_halves(bundle, args.data, args.split))
         with progress_bar(console) as progress:
-            found = [
-                scored(bundle, _embeddings(bundle, half), half.actions)
+            found: Halves = [
+                record(bundle, _embeddings(bundle, half), half.actions)
                 for half in progress.track(halves, description="scoring")
             ]
-        radii = RADII_S if before.head.max_displacement_s else WIDE_RADII_S
-        choice = choose(found, before.labels, radii, calibrated=not args.no_calibration)
-        manifest = decide(work, _for_local_max(bundle.manifest, args), choice)
+            choice = choose(bundle.manifest, found, wish, lambda items, what: progress.track(items, description=what))
+        manifest = decide(work, _noting(bundle.manifest, args, wish), choice)
+        found = calibrated(manifest, found, choice.calibrations)
+        write_manifest(work, manifest.model_copy(update={"measured": {args.split: measured(manifest, found)}}))
         open_bundle(work)
-        out.mkdir(parents=True, exist_ok=True)
-        for path in sorted(work.iterdir(), key=lambda p: p.name == MANIFEST):  # the manifest last: it names the others
-            path.replace(out / path.name)
-    Console().print(_table(before, manifest))
-    console.print(f"bundle {manifest.name} is in {out}", highlight=False)
+        _put(work, out)
+    if args.plot is not None:
+        draw(args.plot, choice.reliabilities)
+    Console().print(chosen_table(before, manifest, found), error_table(choice.reliabilities))
+    for note in (*choice.notes, f"bundle {manifest.name} is in {out}"):
+        console.print(note, highlight=False)
     return 0
+
+
+def _put(work: Path, out: Path) -> None:
+    """Put the finished bundle into its place, the manifest last: it names the others."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(work.iterdir(), key=lambda p: p.name == MANIFEST):
+        path.replace(out / path.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,25 +146,29 @@ def _embeddings(bundle: Bundle, half: _Half) -> Sequence[Embeddings]:
     return list(embeddings_of(half.source.read(), bundle.manifest))
 
 
-def _uncalibrated(path: Path, manifest: Manifest, work: Path) -> Bundle:
-    """Return a copy of the bundle that scores as its network does."""
+def _uncalibrated(path: Path, manifest: Manifest, wish: Wish, work: Path) -> Bundle:
+    """Return a copy of the bundle that scores as its network does, and in the way that the wish allows."""
     open_bundle(path)  # says what is wrong with it
     shutil.copytree(path, work)
     if manifest.calibration:
-        calibrate_graph(work / manifest.head.file, [UNCHANGED] * len(manifest.labels))
-        write_manifest(work, manifest.model_copy(update={"calibration": {}}))
+        none = [UNCHANGED] * len(manifest.labels)
+        calibrate_graph(work / manifest.head.file, none, [none] * len(manifest.head.early_look_ahead_s))
+    head, decision = manifest.head, manifest.decision
+    if wish.rule == "local-max" or wish.deadline_s is not None:  # these cannot wait for what originals do at the ends
+        edges = "zeros" if head.edges == "inside" else head.edges
+        head = head.model_copy(update={"unscored_rows": 0, "edges": edges})
+    if wish.rule != manifest.rule:
+        reach = {"radius_s": 1.0} if wish.rule == "local-max" else {"window_s": 2.0}  # until it is chosen
+        decision = dict.fromkeys(manifest.labels, Decision(rule=wish.rule, threshold=0.5, **reach))
+    changes = {"calibration": {}, "early_calibration": {}, "head": head, "decision": decision}
+    write_manifest(work, manifest.model_copy(update=changes))
     return open_bundle(work)
 
 
-def _for_local_max(manifest: Manifest, args: argparse.Namespace) -> Manifest:
-    """Return the manifest without what only the greedy rule can have, and without figures that no longer hold."""
-    head = manifest.head
-    if manifest.rule == "greedy":
-        edges = "zeros" if head.edges == "inside" else head.edges
-        head = head.model_copy(update={"unscored_rows": 0, "edges": edges})
-    tuned = {"data": args.data.name, "split": args.split}
-    provenance = {**manifest.provenance, "tuned": tuned}
-    return manifest.model_copy(update={"head": head, "measured": {}, "provenance": provenance})
+def _noting(manifest: Manifest, args: argparse.Namespace, wish: Wish) -> Manifest:
+    """Return the manifest with what was asked for in its provenance."""
+    tuned = {"data": args.data.name, "split": args.split, **asdict(wish)}
+    return manifest.model_copy(update={"provenance": {**manifest.provenance, "tuned": tuned}})
 
 
 def _parent(out: Path) -> Path:
@@ -135,19 +178,19 @@ def _parent(out: Path) -> Path:
     return parent
 
 
-def _table(before: Manifest, after: Manifest) -> Table:
-    table = Table("label", title="chosen", box=box.SIMPLE_HEAD)
-    for heading in ("threshold", "was", "radius, s", "was", "temperature", "shift"):
-        table.add_column(heading, justify="right")
-    for label in after.labels:
-        old, new, calibration = before.decision[label], after.decision[label], after.calibration.get(label, {})
-        table.add_row(
-            label,
-            f"{new.threshold:.3f}",
-            f"{old.threshold:.3f}",
-            f"{new.radius_s:g}",
-            f"{old.radius_s if old.radius_s is not None else old.window_s:g}",
-            f"{calibration.get('temperature', 1):.2f}",
-            f"{calibration.get('shift', 0):+.2f}",
-        )
-    return table
+def _seconds(text: str) -> float:
+    return _number(text, _LONGEST_DEADLINE_S, "seconds")
+
+
+def _share(text: str) -> float:
+    return _number(text, 1, "a share")
+
+
+def _number(text: str, most: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: {what} above 0 and up to {most:g} is needed")
+    return value

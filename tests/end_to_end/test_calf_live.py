@@ -53,6 +53,6 @@ def test_calf_says_live_what_it_says_on_replay_and_within_its_promise(
     keys = ("id", "label", "media_time", "confidence", "emitted_at", "flags")
     assert [[s[k] for k in keys] for s in live.spots] == [[s[k] for k in keys] for s in replay.spots]
     promise = open_bundle(calf_bundle).manifest.promised_delay_s("Goal")
-    assert promise == 4 + 1 + 2 + 1
+    assert promise == 4 + 1 + 2 + 0.5
     assert f"at most {promise:.2f} s after its action" in replay.err
     assert all(s["emitted_at"] - s["media_time"] <= promise for s in replay.spots)

@@ -36,11 +36,12 @@ def metrics_text(start: Start, sample: Path, free_port: int) -> str:
     """What /metrics shows after some spots were said to a broker."""
     process = start(
         *("live", sample, "--speed", "10", "--threshold", "0.02", "--broker", "--broker-port", "0"),
-        *("--metrics-port", free_port),
+        *("--deadline", "7", "--provisional", "0.3", "--metrics-port", free_port),
     )
     assert process.stdout is not None
-    for _ in range(12):
-        process.stdout.readline()
+    confirmed = 0
+    while confirmed < 20:
+        confirmed += json.loads(process.stdout.readline())["state"] == "confirmed"
     base = f"http://127.0.0.1:{free_port}"
     assert read(f"{base}/healthz") == "alive\n"
     assert read(f"{base}/readyz") == "ready\n"
@@ -63,6 +64,9 @@ def test_the_metrics_tell_what_happens(metrics_text: str) -> None:
     assert 'touchline_seconds_dropped_total{cause="shed"}' in shown
     assert 'touchline_queue_depth{queue="seconds"}' in shown
     assert sum(v for k, v in shown.items() if k.startswith("touchline_spots_total{")) >= 12
+    for name in ("spots_provisional", "decisions_forced"):
+        assert sum(v for k, v in shown.items() if k.startswith(f"touchline_{name}_total{{")) > 0
+    assert "touchline_deadline_missed_total" in shown
     for part in ("grid", "look_ahead", "hold", "compute", "publish"):
         assert shown[f'touchline_spot_latency_seconds_count{{part="{part}"}}'] > 0
     for stage in ("visual", "audio", "head", "second", "publish"):

@@ -40,13 +40,14 @@ def test_embedded_features_are_the_bytes_that_the_live_path_computes(
         assert written.tobytes() == np.concatenate([r[stream] for r in rows]).tobytes()
 
 
+@pytest.mark.parametrize("options", [(), ("--deadline", "6", "--threshold", "0.1")])
 def test_spotting_on_features_says_what_replay_says(
-    touchline: Touchline, features: Path, short_sample: Path, tmp_path: Path
+    touchline: Touchline, features: Path, short_sample: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     files = sorted(features.glob("1_*.npy"))
     spotted, replayed = tmp_path / "spotted.json", tmp_path / "replayed.json"
-    assert touchline("spot", *files, "--bundle", "bundles/demo", "--out", spotted).code == 0
-    assert touchline("replay", short_sample, "--out", replayed, "--quiet").code == 0
+    assert touchline("spot", *files, "--bundle", "bundles/demo", "--out", spotted, *options).code == 0
+    assert touchline("replay", short_sample, "--out", replayed, "--quiet", *options).code == 0
     predictions = [json.loads(path.read_text())["predictions"] for path in (spotted, replayed)]
     assert predictions[0] == predictions[1] != []
 

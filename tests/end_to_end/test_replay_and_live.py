@@ -8,21 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command import Touchline
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 def essence(spot: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(spot[key] for key in ("id", "label", "media_time", "confidence", "emitted_at", "state", "flags"))
+    keys = ("id", "revision", "state", "label", "media_time", "confidence", "emitted_at", "flags")
+    return tuple(spot[key] for key in keys)
 
 
-def test_replay_equals_live(touchline: Touchline, short_sample: Path) -> None:
-    replay = touchline("replay", short_sample, "--threshold", "0.02")
-    live = touchline("live", short_sample, "--speed", "2", "--threshold", "0.02")
+@pytest.mark.parametrize("words", [(), ("--deadline", "7", "--provisional", "0.3")])
+def test_replay_equals_live(touchline: Touchline, short_sample: Path, words: tuple[str, ...]) -> None:
+    replay = touchline("replay", short_sample, "--threshold", "0.02", *words)
+    live = touchline("live", short_sample, "--speed", "2", "--threshold", "0.02", *words)
     assert (replay.code, live.code) == (0, 0), replay.err + live.err
     assert len(replay.spots) > 5
     assert [essence(s) for s in replay.spots] == [essence(s) for s in live.spots]
+    assert ({s["state"] for s in live.spots} > {"confirmed"}) == bool(words)
 
 
 def test_replay_twice_says_the_same(touchline: Touchline, short_sample: Path) -> None:

@@ -101,14 +101,15 @@ def test_no_spot_comes_later_than_look_ahead_hop_and_radius_promise() -> None:
         assert spot.delay_s <= manifest.promised_delay_s(spot.label) == BORDER + 2 + 1 + 1
 
 
-def test_the_greedy_rule_says_at_the_end_of_the_half_what_the_offline_rule_says() -> None:
-    rows = some_rows(45)
+@pytest.mark.parametrize("rows", [24, 45, 46, 47, 60])
+def test_the_greedy_rule_says_on_the_way_what_the_offline_rule_says_of_the_whole_half(rows: int) -> None:
     manifest = chunk_manifest(HOP, "inside", rule="greedy")
     one = spotter(manifest)
-    early = [s for e in embeddings_of({"visual": rows}, manifest) for s in one.decide(one.score_rows([e]))]
-    assert early == []
-    said = {(s.label, s.media_time) for s in one.flush()}
-    wanted = offline(rows)
-    assert said == {
+    features = some_rows(rows)
+    on_the_way = [s for e in embeddings_of({"visual": features}, manifest) for s in one.decide(one.score_rows([e]))]
+    assert on_the_way or rows < 45
+    said = sorted((s.label, s.media_time) for s in on_the_way + one.flush())
+    wanted = offline(features)
+    assert said == sorted(
         (label, float(row)) for c, label in enumerate(LABELS) for row in greedy(wanted[:, c], 4, 0.3)[0].tolist()
-    }
+    )

@@ -98,4 +98,38 @@ def test_a_shed_second_leaves_a_gap_and_a_flag() -> None:
     assert contents(done) == [[0, 0, 1], [0, 1, 0], [1, 0, 3]]
     assert [sorted(w.with_picture) for w in done] == [[0], [], [2]]
     assert [GAP in w.flags for w in done] == [False, True, True]
-    assert [w.newest for w in done] == [0, 2, 2]  # the hole is scored when the second after it was seen
+    assert [w.newest for w in done] == [0, 1, 2]  # as if an empty second had come
+
+
+@given(st.integers(1, 12), st.sets(st.integers(0, 4), max_size=3), st.sampled_from([1, 2]))
+def test_every_row_is_scored_once_with_each_look_ahead_as_soon_as_that_is_there(
+    seconds: int, early: set[int], rate: int
+) -> None:
+    rolling = window(rows=9, look_ahead=5, early_look_ahead_s=tuple(sorted(early)))
+    windows = run(rolling, seconds)
+    assert [row for w in windows for row in w.scored] == list(range(seconds))
+    for i, ahead in enumerate(sorted(early)):
+        at = [(w.early[i], w) for w in windows if w.early[i] is not None]
+        assert [row for row, _ in at] == list(range(seconds))
+        assert all(w.newest == min(row + ahead, seconds - 1) for row, w in at if row is not None)
+
+
+@given(st.integers(1, 12), st.integers(-1, 14), st.sampled_from([(), (0, 1)]))
+def test_rows_that_cannot_wait_are_scored_without_the_rest_of_their_look_ahead(
+    seconds: int, last: int, early: tuple[int, ...]
+) -> None:
+    rolling = window(rows=6, look_ahead=3, early_look_ahead_s=early)
+    before = [w for k in range(seconds) for w in rolling.push(embeddings(k))]
+    hurried = rolling.expire(last)
+    assert rolling.expire(last) == []
+    after = [w for k in range(seconds, seconds + 4) for w in rolling.push(embeddings(k))] + rolling.flush()
+    assert [row for w in before + hurried + after for row in w.scored] == list(range(seconds + 4))
+    assert all(row <= last < seconds + 3 or last >= seconds for w in hurried for row in w.scored)
+    for w, rows in zip(hurried, contents(hurried), strict=True):
+        assert w.newest == seconds - 1
+        assert rows == [k + 1 if 0 <= k < seconds else 0 for k in range(w.first, w.first + 6)]
+    for w, rows in zip(after, contents(after), strict=True):
+        assert rows == [k + 1 if 0 <= k < seconds + 4 else 0 for k in range(w.first, w.first + 6)]
+    for i in range(len(early)):
+        rows_of = [w.early[i] for w in before + hurried + after if w.early[i] is not None]
+        assert rows_of == list(range(seconds + 4))

@@ -91,10 +91,13 @@ def test_every_spot_is_either_found_or_false(happened: list[tuple[str, float]], 
 
 def test_the_summary_shows_actions_latency_and_the_run() -> None:
     actions = [Action("Goal", 1, 754.3), Action("Foul", 1, 800.0, visible=False)]
-    spots = [received("Goal", 754.9), received("Corner", 20.0, publish_s=0.03)]
+    early = received("Goal", 754.5, id="Goal754.9", state="provisional", emitted_at=759.0)
+    taken_back = [received("Foul", 30.0, state=state) for state in ("provisional", "retracted")]
+    spots = [early, *taken_back, received("Goal", 754.9), received("Corner", 20.0, publish_s=0.03)]
     text = rendered(actions, spots, {"seconds": 90, "seconds_shed": 2, "real_time_factor": 7.912})
     lines = [" ".join(part.split()) for part in text.replace("│", " ").splitlines()]
-    assert "12:34.3 Goal 12:34.9 80% 7.06 s" in lines
+    assert "12:34.3 Goal 12:34.9 80% 4.16 s 7.06 s" in lines
+    assert "2 spots were said provisionally, 1 of them retracted." in lines
     assert "13:20.0 Foul (not shown) missed" in lines
     assert "1 of 2 actions found (recall 50%), 1 false spot (precision 50%), within 2.5 s." in lines
     assert "look-ahead 4.000 4.000 4.000" in lines
@@ -148,10 +151,12 @@ async def main(port):
     async with EmbeddedBroker(port=port) as broker:
         publisher = Publisher(broker.url, "demo")
         await publisher.start()
-        while "touchline/demo/spots" not in broker._broker.subscriptions:
+        while "touchline/demo/spots/provisional" not in broker._broker.subscriptions:
             await asyncio.sleep(0.05)
         for n in range(3):
-            publisher.say(Spot(str(n), "demo", 1, 0, "Goal", 10.0 * n, 0.9, 10.0 * n + 7))
+            publisher.say(Spot(str(n), "demo", 1, 0, "Goal", 10.0 * n, 0.8, 10.0 * n + 3, "provisional"))
+            await asyncio.sleep(0.2)
+            publisher.say(Spot(str(n), "demo", 1, 0, "Goal", 10.0 * n, 0.9, 10.0 * n + 7, revision=2))
         await publisher.stop({"seconds": 30, "seconds_shed": 0, "real_time_factor": 5.0})
 
 asyncio.run(main(int(sys.argv[1])))
@@ -183,10 +188,10 @@ def test_what_the_subscriber_receives_is_shown_and_summed_up(
     )
     out, err = capfd.readouterr()
     assert (code, err) == (0, "")
-    assert [text.split()[:2] for text in out.splitlines()[:3]] == [
-        ["00:00", "Goal"],
-        ["00:10", "Goal"],
-        ["00:20", "Goal"],
+    assert [" ".join(text.split()[:3]) for text in out.splitlines()[:6]] == [
+        *("00:00 Goal 80%", "00:00 Goal 90%"),
+        *("00:10 Goal 80%", "00:10 Goal 90%"),
+        *("00:20 Goal 80%", "00:20 Goal 90%"),
     ]
     assert "2 of 3 actions found (recall 67%), 1 false spot (precision 67%)" in " ".join(out.split())
     assert "30 seconds of media at 5.00 times" in out

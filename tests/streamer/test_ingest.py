@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from fractions import Fraction
@@ -14,6 +15,13 @@ from streamer.sampler import PictureSpec
 from streamer.sources.base import Frame
 
 SPEC = PictureSpec(rate=2, width=16, height=8)
+
+
+@pytest.fixture
+def silent_pipe(tmp_path: Path) -> Path:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
 
 
 def test_live_sheds_the_oldest_second_when_nobody_takes_them() -> None:
@@ -39,7 +47,7 @@ def test_replay_loses_nothing_however_slowly_it_is_taken(sample: Path, tmp_path:
     part = tmp_path / "part.ts"
     part.write_bytes(sample.read_bytes()[:700_000])
     with Ingest(IngestConfig((str(part),), live=False), SPEC) as ingest:
-        messages = []
+        messages: list[Message | None] = []
         for message in ingest.messages():
             messages.append(message)
             time.sleep(0.05)
@@ -58,6 +66,12 @@ def test_stopping_ends_the_reading_process_at_once(sample: Path) -> None:
         ingest.stop()
         assert list(messages) == []
     assert time.monotonic() - started < 5
+
+
+def test_live_gives_a_chance_to_look_at_the_clock_while_nothing_comes(silent_pipe: Path) -> None:
+    with Ingest(IngestConfig((str(silent_pipe),), live=True), SPEC) as ingest:
+        messages = ingest.messages()
+        assert [next(messages) for _ in range(5)] == [None] * 5
 
 
 def test_what_the_process_cannot_open_is_an_error_here() -> None:

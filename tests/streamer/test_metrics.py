@@ -1,3 +1,5 @@
+from engines.decider import Spot, State
+from engines.second import FORCED
 from streamer.ingest import Counts
 from streamer.metrics import Metrics
 
@@ -17,3 +19,22 @@ def test_counts_of_two_halves_add_up_even_when_the_first_was_tiny() -> None:
     assert value(metrics, "touchline_frames_decoded_total") == 85
     assert value(metrics, "touchline_frames_dropped_total", cause="decode_error") == 4
     assert value(metrics, "touchline_seconds_dropped_total", cause="shed") == 2
+
+
+def test_every_word_is_counted_by_what_it_is() -> None:
+    metrics = Metrics()
+
+    def say(state: State, missed: bool = False, flags: tuple[str, ...] = ()) -> None:
+        latency = {"hold": 2.0, "compute": 0.1}
+        metrics.count_word(Spot("1", "main", 1, 0, "Goal", 1.0, 0.9, 8.0, state, 1, latency, flags), missed=missed)
+
+    for _ in range(3):
+        say("provisional")
+    say("retracted", flags=(FORCED,))
+    say("confirmed", missed=True)
+    assert value(metrics, "touchline_spots_provisional_total", label="Goal") == 3
+    assert value(metrics, "touchline_spots_retracted_total", label="Goal") == 1
+    assert value(metrics, "touchline_spots_total", label="Goal") == 1
+    assert value(metrics, "touchline_decisions_forced_total", label="Goal") == 1
+    assert value(metrics, "touchline_deadline_missed_total") == 1
+    assert value(metrics, "touchline_spot_latency_seconds_count", part="hold") == 1

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ pahos_socket_is_closed_late = pytest.mark.filterwarnings(
 )
 
 
-def spot(n: int) -> Spot:
-    return Spot(str(n), "main", 1, 0, "Goal", float(n), 0.9, n + 8.0)
+def spot(n: int, **changes: Any) -> Spot:
+    return replace(Spot(str(n), "main", 1, 0, "Goal", float(n), 0.9, n + 8.0), **changes)
+
+
+def early(n: int) -> Spot:
+    return spot(n, id=f"early {n}", state="provisional")
 
 
 class Recorder:
@@ -61,16 +66,19 @@ class Subscriber:
 
     def __init__(self) -> None:
         self.ids: list[str] = []
+        self.provisional: list[str] = []
         self.statuses: list[dict[str, Any]] = []
         self.ready = asyncio.Event()
 
     async def run(self, url: str) -> None:
         async with connect(parse_broker_url(url)) as client:
-            await client.subscribe([("touchline/main/spots", 1), ("touchline/main/status", 1)])
+            await client.subscribe([("touchline/main/#", 1)])
             self.ready.set()
             async for message in client.messages:
                 if str(message.topic).endswith("/spots"):
                     self.ids.append(spot_from_json(message.payload)[0].id)
+                elif str(message.topic).endswith("/spots/provisional"):
+                    self.provisional.append(spot_from_json(message.payload)[0].id)
                 else:
                     self.statuses.append(json.loads(message.payload))
 
@@ -191,6 +199,52 @@ async def test_a_spot_goes_out_while_the_stream_goes_on() -> None:
             publisher.say(spot(n))
             await until(lambda n=n: len(subscriber.ids) == n + 1)  # type: ignore[misc]
         await publisher.stop()
+
+
+async def test_provisional_words_go_out_on_a_topic_of_their_own() -> None:
+    async with EmbeddedBroker() as broker, subscribed(broker.url) as subscriber:
+        publisher = Publisher(broker.url, "main")
+        await publisher.start()
+        publisher.say(early(0))
+        assert publisher.pending == 0
+        await until(lambda: subscriber.provisional == ["early 0"])
+        publisher.say(spot(0, state="retracted", revision=2))
+        await publisher.stop()
+        await until(lambda: subscriber.ids == ["0"])
+
+
+async def test_provisional_words_do_not_wait_for_final_ones() -> None:
+    """A broker that acknowledges nothing holds up the final words behind the first, and nothing else."""
+    async with EmbeddedBroker() as broker, Wire(broker.url) as wire, subscribed(broker.url) as subscriber:
+        publisher = Publisher(wire.url, "main")
+        await publisher.start()
+        wire.deaf = True
+        publisher.say(spot(0))
+        publisher.say(spot(1))
+        await until(lambda: subscriber.ids == ["0"])
+        publisher.say(early(2))
+        publisher.say(early(3))
+        await until(lambda: subscriber.provisional == ["early 2", "early 3"])
+        assert subscriber.ids == ["0"]
+        wire.deaf = False
+        wire.cut()
+        await publisher.stop()
+
+
+async def test_provisional_words_without_a_broker_are_lost_and_no_failure() -> None:
+    async with EmbeddedBroker() as broker:
+        publisher = Publisher(broker.url, "main")
+        await publisher.start()
+    await until(lambda: not publisher.connected)
+    for n in range(1000):
+        publisher.say(early(n))
+    assert publisher.pending == 0
+    async with EmbeddedBroker(port=parse_broker_url(broker.url).port) as again, subscribed(again.url) as subscriber:
+        await until(lambda: publisher.connected)
+        publisher.say(spot(0))
+        await publisher.stop()
+        await until(lambda: subscriber.ids == ["0"])
+        assert subscriber.provisional == []
 
 
 async def test_spots_said_while_the_broker_is_down_arrive_after_it_returns(caplog: pytest.LogCaptureFixture) -> None:
@@ -501,6 +555,7 @@ def test_a_name_that_needs_no_change_keeps_its_letters() -> None:
     assert topics("clubs/first", "Cup final 2025").spots == "clubs/first/Cup final 2025/spots"
     assert topics("touchline", "rtsp://a/b").status == "touchline/rtsp:--a-b/status"
     assert topics("touchline", None).spots == "touchline/+/spots"
+    assert topics("touchline", "final").provisional == "touchline/final/spots/provisional"
 
 
 @pytest.mark.parametrize(("prefix", "stream"), [("", "a"), ("a", " "), ("$SYS", "a"), ("a//b", "c"), ("a", "x" * 201)])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from engines.decider import Spot
 from engines.errors import DeliveryError, UsageError
@@ -130,8 +131,23 @@ def test_lateness_is_delay_plus_compute_plus_publish() -> None:
 def test_a_line_holds_clock_label_confidence_lateness_and_flags() -> None:
     assert line(Received(spot(0), 0.125, {})).plain == " 12:34  Goal                91%    7.9 s late  no-audio"
     assert line(Received(spot(0), 0, {}), with_stream=True).plain.startswith("main   12:34")
-    assert line(Received(spot(0, state="retracted"), 0, {})).plain.endswith("retracted  no-audio")
     assert clock(6307.9) == "105:07"
+
+
+def test_what_is_not_settled_is_quiet_and_what_is_taken_back_is_struck_out() -> None:
+    said, confirmed, retracted = (
+        line(Received(spot(0, state=state), 0, {})) for state in ("provisional", "confirmed", "retracted")
+    )
+    assert said.plain.endswith("provisional  no-audio")
+    assert retracted.plain.endswith("retracted  no-audio")
+    assert "confirmed" not in confirmed.plain
+
+    def styles(text: Text) -> str:
+        return " ".join(str(span.style) for span in text.spans)
+
+    assert "bold" not in styles(said)
+    assert "bold" in styles(confirmed)
+    assert "strike" in styles(retracted)
 
 
 def test_a_message_cannot_steer_the_terminal() -> None:
@@ -154,6 +170,40 @@ async def test_a_spot_delivered_twice_is_shown_once() -> None:
         await collector.has(3)
         await ended(task)
     assert collector.ids == ["0", "1", "1"]
+
+
+async def test_a_word_that_was_overtaken_is_not_shown() -> None:
+    """Provisional words come by a way of their own: one may be late, and would contradict the final word."""
+    async with EmbeddedBroker() as broker:
+        collector = Collector(broker.url)
+        task = await started(collector.watcher)
+        async with connect(parse_broker_url(broker.url)) as client:
+            late = spot(0, state="provisional", revision=2)
+            await client.publish("touchline/main/spots", spot_to_json(spot(0, revision=3), SAID), qos=1)
+            await client.publish("touchline/main/spots/provisional", spot_to_json(late, SAID))
+            await client.publish("touchline/main/spots", spot_to_json(spot(1), SAID), qos=1)
+        await collector.has(2)
+        await ended(task)
+    assert [one.spot.state for one in collector.received] == ["confirmed", "confirmed"]
+
+
+@pytest.mark.parametrize(("options", "states"), [((), ["provisional", "confirmed"]), (("--final",), ["confirmed"])])
+async def test_provisional_words_are_shown_unless_only_final_ones_are_wanted(
+    options: tuple[str, ...], states: list[str]
+) -> None:
+    console = plain()
+    async with EmbeddedBroker() as broker:
+        task = asyncio.create_task(watch(arguments(broker.url, "--json", "--until-stopped", *options), console))
+        await asyncio.sleep(0.3)
+        publisher = Publisher(broker.url, "main")
+        await publisher.start()
+        publisher.say(spot(0, state="provisional"))
+        await asyncio.sleep(0.2)
+        publisher.say(spot(0, revision=2))
+        await publisher.stop()
+        async with asyncio.timeout(10):
+            await task
+    assert [json.loads(text)["state"] for text in printed(console)] == states
 
 
 async def test_nonsense_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -257,6 +257,36 @@ def test_a_displacement_output_starts_at_none_and_stays_in_reach() -> None:
     assert torch.allclose(network(rows)[1], torch.tensor(1.25))
 
 
+def test_a_network_for_several_look_aheads_takes_the_windows_of_each() -> None:
+    config = small(rows=7, look_ahead=4, look_aheads=(0, 2, 4), readout="row", positions=True, max_displacement_s=0.8)
+    network, rows = build(config), some_rows(config, 3)
+    assert config.look_behind == 2
+    said = {k: network({name: x[:, : 3 + k] for name, x in rows.items()}) for k in config.look_aheads}
+    assert {(scores.shape, shift.shape) for scores, shift, _ in said.values()} == {((3, 18), (3, 17))}
+    later = {name: torch.cat([x[:, :5], x[:, 5:] * 3 - 1], 1) for name, x in rows.items()}
+    assert torch.equal(network({name: x[:, :5] for name, x in later.items()})[0], said[2][0])
+    assert not torch.allclose(network(later)[0], said[4][0], atol=1e-4)
+
+
+def test_each_look_ahead_is_told_to_the_network_by_a_vector_of_its_own() -> None:
+    config = small(rows=5, look_ahead=2, look_aheads=(1, 2), readout="row")
+    network, rows = build(config), some_rows(config, 2)
+    before = {k: network({name: x[:, : 3 + k] for name, x in rows.items()})[0] for k in (1, 2)}
+    with torch.no_grad():
+        for stream in network.streams.values():
+            stream.horizons[0].add_(torch.randn(16))  # type: ignore[index]
+    after = {k: network({name: x[:, : 3 + k] for name, x in rows.items()})[0] for k in (1, 2)}
+    assert not torch.allclose(before[1], after[1], atol=1e-4)
+    assert torch.equal(before[2], after[2])
+
+
+def test_a_single_look_ahead_has_no_vector_and_the_same_weights_as_before() -> None:
+    alone, named = (build(small(readout="row", **more)) for more in ({}, {"look_aheads": (1,)}))
+    assert alone.state_dict().keys() == named.state_dict().keys()
+    rows = some_rows(alone.config, 2)
+    assert torch.equal(alone(rows)[0], named(rows)[0])
+
+
 def test_every_layer_of_an_encoder_starts_with_its_own_weights() -> None:
     network = build(small(layers=2))
     assert network.mix is not None
@@ -330,6 +360,9 @@ def test_the_thesis_models_export_to_onnx(name: str, tmp_path: Path) -> None:
         ({"look_ahead": 5}, "look_ahead is 5; a window of 5 rows allows 0 to 4"),
         ({"readout": "mean"}, "readout is 'mean'; accepted: 'max', 'row'"),
         ({"attention": "time"}, "attention is 'time'; accepted: 'window', 'batch'"),
+        ({"look_aheads": (1, 0)}, "they must rise to look_ahead, 1"),
+        ({"look_aheads": (0, 2)}, "they must rise to look_ahead, 1"),
+        ({"look_aheads": (0, 1)}, "several look-aheads need readout 'row'"),
         ({"layers": -1}, "layers is -1"),
         ({"layers": 0}, "without an encoder layer"),
         ({"layers": 0, "hierarchy": False, "intermediate": False, "positions": True}, "without an encoder layer"),

@@ -205,7 +205,7 @@ def test_a_folder_without_the_recipes_features_is_one_sentence(touchline_here: T
     assert "ResNET_TF2_PCA512" in ended.complaint
 
 
-def test_an_imported_kind_of_rule_is_tuned_only_when_told_to(
+def test_an_imported_bundle_keeps_its_rule_unless_told_otherwise(
     touchline_here: Touchline, features: Path, tmp_path: Path
 ) -> None:
     state = {"fc.weight": torch.zeros(18, 128), "fc.bias": torch.linspace(-3, 0, 18)}
@@ -213,14 +213,14 @@ def test_an_imported_kind_of_rule_is_tuned_only_when_told_to(
         state | {"feature_extractor.weight": torch.eye(128, 256), "feature_extractor.bias": torch.zeros(128)},
         tmp_path / "w.pth",
     )
-    bundle, tuned = tmp_path / "bundle", tmp_path / "tuned"
+    bundle, same, other = (tmp_path / name for name in ("bundle", "same", "other"))
     more = ("--pool", "max", "--features", "demo_visual", "--rate", "1", "--window", "5")
     assert touchline_here("import", "pooling", tmp_path / "w.pth", "--out", bundle, *more).code == 0
-    refused = touchline_here("tune", bundle, "--data", features)
-    assert (refused.code, "--rule local-max" in refused.complaint) == (2, True)
-    ended = touchline_here("tune", bundle, "--data", features, "--rule", "local-max", "--out", tuned)
-    assert ended.code == 0, ended.err
-    assert open_bundle(tuned).manifest.rule == "local-max"
+    for out, told in ((same, ()), (other, ("--rule", "local-max"))):
+        ended = touchline_here("tune", bundle, "--data", features, "--out", out, *told)
+        assert ended.code == 0, ended.err
+    assert (open_bundle(same).manifest.rule, open_bundle(other).manifest.rule) == ("greedy", "local-max")
+    assert open_bundle(same).manifest.head == open_bundle(bundle).manifest.head
 
 
 def test_feature_sets_name_their_streams_once() -> None:

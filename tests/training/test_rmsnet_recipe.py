@@ -153,7 +153,7 @@ def test_all_clips_that_see_an_action_make_one_spot_at_its_time_and_before_the_p
     one[[3, 30, 58], 0] = one[:, 1] = 1
     spots = spot(bundle, embeddings_of({"visual": one}, bundle.manifest))
     assert [(s.label, s.media_time) for s in spots] == [("Goal", 3.5), ("Goal", 30.5), ("Goal", 58.5)]
-    promise_s = rows - 1 - rows // 2 + (rows // 2 + 0.5) + 1 + 1
+    promise_s = rows - 1 - rows // 2 + (rows // 2 + 0.5) + 1 + 0.5
     assert max(s.delay_s for s in spots) <= bundle.manifest.promised_delay_s("Goal") == promise_s
 
 

@@ -26,10 +26,6 @@ from training.export import ParityError, write_bundle
 from training.models.spotter import DemoNet, score
 from training.recipes import RECIPES
 from training.recipes.demo import DemoRecipe, demo
-from training.tune import Choice, Ranked, best_threshold
-
-THRESHOLDS = dict.fromkeys(SOCCERNET_LABELS, 0.1)
-RADII = dict.fromkeys(SOCCERNET_LABELS, 2.0)
 
 
 def action(label: str, time_s: float) -> Action:
@@ -81,7 +77,7 @@ def test_the_bundle_scores_a_recording_as_the_network_does(tmp_path: Path) -> No
     assert net.head.displacement is not None
     torch.nn.init.normal_(net.head.displacement.weight, std=0.1)
     half = make_half(demo(), 9)
-    write_bundle(net, tmp_path, Choice(THRESHOLDS, RADII), {})
+    write_bundle(net, tmp_path, {})
     spotter = Spotter(open_bundle(tmp_path), "s")
     rate = half.spec.rate
     sound = (half.samples_S / np.float32(32767)).astype(np.float32).reshape(9, 16_000)
@@ -106,16 +102,7 @@ def test_a_graph_that_differs_from_the_checkpoint_is_not_accepted(
 ) -> None:
     monkeypatch.setattr("training.export.TOLERANCE", -1.0)
     with pytest.raises(ParityError, match="differs from the checkpoint"):
-        write_bundle(DemoNet(demo()), tmp_path, Choice(THRESHOLDS, RADII), {})
-
-
-@pytest.mark.parametrize(
-    ("right", "actions", "expected"),
-    [([True, True, False], 2, 0.55), ([True, False, False], 1, 0.75), ([False, False, False], 0, 0.5), ([], 3, 0.5)],
-)
-def test_the_threshold_with_the_best_f1_is_chosen(right: list[bool], actions: int, expected: float) -> None:
-    confidences = np.array([0.9, 0.6, 0.5][: len(right)])
-    assert best_threshold([Ranked(confidences, np.array(right, bool), actions)]) == pytest.approx(expected)
+        write_bundle(DemoNet(demo()), tmp_path, {})
 
 
 def write_match(folder: Path, seconds: int = 6) -> None:

@@ -10,6 +10,10 @@ computes the same; the loss is clamped where the original's is not a number.
 
 Two releases of the loss give the segmentation opposite meanings, see `Sign`.
 
+What is new here: `max_displacement_s` > 0 adds an output that says of every row and label by how much the action is off
+the row's middle, and a loss for it. It moves the spot that an anchor puts into a row; anchors, and what they are told,
+stay CALF's.
+
 Shapes: B chunks, L rows, D width of a stream's rows, C labels, A anchors, S = 2 + C values of an anchor.
 """
 
@@ -25,6 +29,7 @@ from torch.nn import functional as F
 
 from engines.labels import SOCCERNET_LABELS
 from training.chunks import ChunkLayout
+from training.models.hmtas import displacement_loss
 
 SEGMENTATION_WEIGHT = 0.000367
 """Weight of the segmentation loss beside the spotting loss (the Keras original: 0.002). Source: `main.py`."""
@@ -83,6 +88,8 @@ class CalfConfig:
     """Kernel of the segmentation's convolution; with several, each makes its share of the capsules: Swapno's "Seg"."""
     pooling: str = "max"
     """"max", or "avg": Swapno's "Pool"."""
+    max_displacement_s: float = 0.0
+    """How far a row may place its actions from its middle; 0: there is no such output."""
     labels: tuple[str, ...] = field(default=SOCCERNET_LABELS)
 
     def __post_init__(self) -> None:
@@ -131,6 +138,14 @@ class _Wide(nn.Conv2d):
         return F.conv1d(x_BXL, self.weight[..., 1], self.bias, padding=1)
 
 
+def _displacement(channels: int, labels: int) -> nn.Sequential:
+    """Return layers that see one row's features alone, and so no more than the receptive field; at first they say 0."""
+    last = nn.Conv1d(64, labels, 1)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(nn.Conv1d(channels, 64, 1), nn.ReLU(), last)
+
+
 class Calf(nn.Module):
     """The whole network.
 
@@ -166,6 +181,7 @@ class Calf(nn.Module):
             pooled = (pooled - 3) // 2 + 1
         self.place = nn.Linear(16 * pooled, 2 * anchors)
         self.label = nn.Linear(16 * pooled, labels * anchors)
+        self.displacement = _displacement(32 + 120, labels) if config.max_displacement_s > 0 else None
 
     def forward(self, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the segmentation (B, L, C) and the anchors (B, A, 2 + C), all in [0, 1].
@@ -176,14 +192,25 @@ class Calf(nn.Module):
         Args:
             rows: modality stream → float32 (B, L, D).
         """
+        segmentation, anchors, _ = self.outputs(rows)
+        return segmentation, anchors
+
+    def outputs(self, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return segmentation and anchors as `forward` does, and the displacement (B, L, C), seconds.
+
+        Without an output for it, displacement is zeros.
+        """
         x = torch.cat([rows[name] for name in self.config.widths], 2).transpose(1, 2)  # (B, D, L)
         for layer in self.base:
             x = F.relu(layer(x))
         x = torch.cat([x, *(F.relu(layer(x)) for layer in self.pyramid)], 1)
         capsules = torch.cat([layer(x) for layer in self.segment], 1)  # channel = capsule · C + label
         segmentation = self._segmentation(capsules)
-        x = F.relu(torch.cat([capsules, 1 - segmentation.transpose(1, 2)], 1))
-        return segmentation, self._anchors(x)
+        anchors = self._anchors(F.relu(torch.cat([capsules, 1 - segmentation.transpose(1, 2)], 1)))
+        if self.displacement is None:
+            return segmentation, anchors, torch.zeros_like(segmentation)
+        shift = torch.tanh(self.displacement(x)).transpose(1, 2) * self.config.max_displacement_s
+        return segmentation, anchors, shift
 
     def _segmentation(self, capsules_BXL: Tensor) -> Tensor:
         """Return how far each row's and label's capsule is from the middle of its range (B, L, C)."""
@@ -305,3 +332,17 @@ def calf_loss(
     """
     segmentation = context_aware_loss(outputs[0], targets[0], k_4C, sign)
     return SEGMENTATION_WEIGHT * segmentation + spotting_loss(outputs[1], targets[1])
+
+
+def placing_loss(displacement_BLC: Tensor, true_BLC: Tensor, reach_s: float) -> Tensor:
+    """Return the error of the displacement over the rows that an action is near, times the number of chunks.
+
+    So it grows with the batch as `calf_loss` does, which is summed over the chunks.
+
+    Args:
+        displacement_BLC: the model's third output, seconds.
+        true_BLC: seconds from the row's middle to the label's nearest action; infinite where nothing is to be learnt.
+        reach_s: rows further off than this cost nothing: `CalfConfig.max_displacement_s`.
+    """
+    near = true_BLC.abs() <= reach_s
+    return len(true_BLC) * displacement_loss(displacement_BLC, true_BLC.where(near, 0), near)

@@ -21,6 +21,8 @@ What is new here, each by a setting that is off by default:
 - `positions`: learned ones, added to the rows; the thesis has none (without them attention cannot tell before from
   after).
 - `max_displacement_s` > 0 adds an output that says by how much the action is off the row's middle.
+- `look_aheads`: one network for several look-aheads. It takes windows of as many rows as a look-ahead leaves it, and a
+  learned vector for each tells it which that is; 0 means that the row the score is for is the last one seen.
 
 Shapes: B windows, L rows, D width of a stream's rows, d width of a token, E streams, C labels (column 0 of the scores
 is background).
@@ -60,6 +62,8 @@ class HmtasConfig:
     """Window length L."""
     look_ahead: int = 1
     """How many of the rows lie after the one the score is for."""
+    look_aheads: tuple[int, ...] = ()
+    """Every look-ahead that the network is for, rising, the last one being `look_ahead`; empty: that one alone."""
     d_model: int = 512
     heads: int = 8
     layers: int = 2
@@ -88,6 +92,10 @@ class HmtasConfig:
             raise ValueError(
                 f"look_ahead is {self.look_ahead}; a window of {self.rows} rows allows 0 to {self.rows - 1}"
             )
+        if self.look_aheads and self.look_aheads != tuple(sorted({*self.look_aheads, self.look_ahead})):
+            raise ValueError(f"look_aheads are {self.look_aheads}; they must rise to look_ahead, {self.look_ahead}")
+        if len(self.look_aheads) > 1 and self.readout != "row":
+            raise ValueError("several look-aheads need readout 'row'")
         for name, value, accepted in (
             ("readout", self.readout, ("max", "row")),
             ("attention", self.attention, ("window", "batch")),
@@ -100,6 +108,11 @@ class HmtasConfig:
             raise ValueError("a hierarchy of streams, or positions, without an encoder layer means nothing")
         if self.intermediate and not self.hierarchy:
             raise ValueError("intermediate supervision needs a hierarchy of streams")
+
+    @property
+    def look_behind(self) -> int:
+        """How many of the rows lie before the one the score is for."""
+        return self.rows - 1 - self.look_ahead
 
 
 THESIS_MODELS: Mapping[str, str] = {
@@ -163,12 +176,15 @@ class _Stream(nn.Module):
         super().__init__()
         d = config.d_model
         self.dropout = nn.Dropout(config.dropout)
-        self.row = config.rows - 1 - config.look_ahead if config.readout == "row" else None
+        self.row = config.look_behind if config.readout == "row" else None
+        self.look_aheads = config.look_aheads
         self.encoder = None
         if config.layers:
             self.project = nn.Conv1d(width, d, 1, bias=False)
             self.norm = nn.BatchNorm1d(d)
             self.positions = nn.Parameter(torch.zeros(config.rows, d)) if config.positions else None
+            several = len(config.look_aheads) > 1
+            self.horizons = nn.Parameter(torch.zeros(len(config.look_aheads), d)) if several else None
             self.encoder = post_norm_encoder(d, config.heads, config.feed_forward, config.layers, config.attention)
         self.own = nn.Linear(d, 1 + len(config.labels)) if config.intermediate else None
 
@@ -178,7 +194,9 @@ class _Stream(nn.Module):
             x = F.relu(self.norm(self.project(x.transpose(1, 2)))).transpose(1, 2)  # (B, L, d)
             x = self.dropout(x)
             if self.positions is not None:
-                x = x + self.positions
+                x = x + self.positions[: x.shape[1]]
+            if self.horizons is not None and self.row is not None:
+                x = x + self.horizons[self.look_aheads.index(x.shape[1] - 1 - self.row)]
             x = self.encoder(x)
         token = x.amax(1) if self.row is None else x[:, self.row]
         return token, None if self.own is None else _sigmoid(self.own(self.dropout(token)))
@@ -204,7 +222,7 @@ class Hmtas(nn.Module):
     def _init_weights(self) -> None:
         """Start positions small, and displacement at none."""
         for name, parameter in self.streams.named_parameters():
-            if name.endswith(".positions"):
+            if name.endswith((".positions", ".horizons")):
                 nn.init.normal_(parameter, std=0.02)
         if self.displacement is not None:
             nn.init.zeros_(self.displacement.weight)
@@ -216,7 +234,8 @@ class Hmtas(nn.Module):
         Without an output for it, displacement is zeros; without intermediate supervision there are no own scores.
 
         Args:
-            rows: modality stream → float32 (B, L, D); missing rows are zeros.
+            rows: modality stream → float32 (B, L, D); missing rows are zeros. With several look-aheads L may be that
+                of any of them: the rows before, the row that the score is for, and so many after it.
         """
         if not self.config.hierarchy:
             rows = {ONE_STREAM: torch.cat([rows[name] for name in self.config.widths], 2)}

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from training.recipes import demo, papers
+from training.recipes import demo, live, papers
 from training.recipes.base import Options, Recipe
 
 __all__ = ["RECIPES", "Options", "Recipe"]
 
-RECIPES: Mapping[str, Callable[[], Recipe]] = {"demo": demo.demo, **papers.recipes()}
+RECIPES: Mapping[str, Callable[[], Recipe]] = {"demo": demo.demo, **papers.recipes(), **live.recipes()}

@@ -24,6 +24,7 @@ class Options:
         front_ends: the bundle that made the feature files, for a recipe of a head: its front ends go into the new one.
         decide_as: the bundle whose radii, calibration and thresholds the new one takes. It makes the training the
             thesis's protocol P2: on every labelled match, so that none is left to choose on.
+        look_ahead: which look-aheads the bundle has, seconds, for a recipe that is trained for several.
     """
 
     epochs: int | None = None
@@ -31,6 +32,7 @@ class Options:
     seed: int | None = None
     front_ends: Path | None = None
     decide_as: Path | None = None
+    look_ahead: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Options":
@@ -40,11 +42,16 @@ class Options:
             TypeError: the values are not.
         """
         paths = {key: Path(values[key]) for key in ("front_ends", "decide_as") if values.get(key) is not None}
-        return cls(**{**values, **paths})
+        spans = {"look_ahead": tuple(values["look_ahead"])} if values.get("look_ahead") is not None else {}
+        return cls(**{**values, **paths, **spans})
 
-    def plain(self) -> dict[str, int | str]:
+    def plain(self) -> dict[str, Any]:
         """Return what is set, as plain values."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items() if v is not None}
+
+    def exported_with(self, front_ends: Path | None, look_ahead: tuple[float, ...] | None) -> "Options":
+        """Return the options with these, where they are given: of all, they alone can change after a run has begun."""
+        return replace(self, front_ends=front_ends or self.front_ends, look_ahead=look_ahead or self.look_ahead)
 
     @property
     def protocol(self) -> str:

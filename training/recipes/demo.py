@@ -16,20 +16,23 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from engines.bundle import Manifest, open_bundle, write_manifest
+from engines.actions import Action
+from engines.bundle import Bundle, Manifest, open_bundle, write_manifest
 from engines.errors import UsageError
+from engines.frontend import Embeddings
 from engines.labels import SOCCERNET_LABELS
 from streamer.sampler import PictureSpec
 from training.data.clips import Batch, ClipSampler
-from training.data.soccernet import Half, halves_of, load_half, read_split
+from training.data.soccernet import Half, find_video, halves_of, load_half, read_split
+from training.data.splits import match_folder
 from training.export import write_bundle
 from training.fit import Training
-from training.measure import report, truth_and_predictions, with_threshold
+from training.measure import embed, measured, record
 from training.models.spotter import DemoNet, score
 from training.progress import progress_bar
 from training.recipes.base import Options
-from training.scoring import FLOOR, measure
-from training.tune import choose
+from training.scoring import measure
+from training.tune import choose, decide
 
 SPLITS = ("train", "valid", "test")
 _RADII = dict.fromkeys(SOCCERNET_LABELS, 2.0)
@@ -118,21 +121,26 @@ class DemoRecipe:
             ]
 
     def write(self, task: "DemoTask", net: nn.Module, out: Path, provenance: Mapping[str, object]) -> Manifest:
-        """Choose radii and thresholds on the valid split, export, and measure the bundle on valid and test."""
-        net = cast(DemoNet, net)
-        choice = choose([score(net, half) for half in task.splits["valid"]], SOCCERNET_LABELS)
+        """Export, choose on the valid split, by the bundle's own scores, how it decides, and measure."""
         own = {
             "configuration": json.loads(json.dumps(asdict(self))),
             "data": {split: data_digest(halves) for split, halves in task.splits.items()},
         }
-        manifest = write_bundle(net, out, choice, {**provenance, **own})
-        bundle = with_threshold(open_bundle(out), FLOOR)
+        manifest = write_bundle(cast(DemoNet, net), out, {**provenance, **own})
+        bundle = open_bundle(out)
         with progress_bar(task.console) as progress:
-            measured = {
-                split: report(*truth_and_predictions(bundle, task.data, read_split(task.data, split)), manifest.labels)
-                for split in progress.track(SPLITS[1:], description="measuring")
+            unseen = {
+                split: [
+                    _embedded(bundle, task.data, half)
+                    for half in progress.track(task.splits[split], description=f"scoring {split}")
+                ]
+                for split in SPLITS[1:]
             }
-        manifest = manifest.model_copy(update={"measured": measured})
+        manifest = decide(out, manifest, choose(manifest, [record(bundle, *half) for half in unseen["valid"]]))
+        bundle = open_bundle(out)
+        recorded = {split: [record(bundle, *half) for half in halves] for split, halves in unseen.items()}
+        found = {split: measured(manifest, halves) for split, halves in recorded.items()}
+        manifest = manifest.model_copy(update={"measured": found})
         write_manifest(out, manifest)
         return manifest
 
@@ -196,6 +204,11 @@ class DemoTask:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on drawing clips from there."""
         self._clips.restore(state)
+
+
+def _embedded(bundle: Bundle, data: Path, half: Half) -> tuple[list[Embeddings], tuple[Action, ...]]:
+    """Return a half's embeddings, through the live path's own source and sampler, and its actions."""
+    return embed(bundle, find_video(match_folder(data, half.match), half.half)), half.actions
 
 
 def data_digest(halves: Sequence[Half]) -> str:

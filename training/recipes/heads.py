@@ -25,19 +25,18 @@ from engines.bundle import (
 from engines.errors import UsageError
 from engines.frontend import embeddings_of
 from engines.labels import SOCCERNET_LABELS
-from training.calibrate import Calibration
 from training.data.features import FeatureHalf, FeatureStream, find_halves, report_left_out
 from training.data.splits import match_folder, protocol, read_split
 from training.encodings import k_rows
 from training.export import ChunkHead, WindowHead, write_head_bundle
 from training.fit import Training
-from training.measure import on_features, report, scored, with_threshold
-from training.models.calf import Calf, CalfConfig, calf_loss
+from training.measure import measured, record
+from training.models.calf import Calf, CalfConfig, calf_loss, placing_loss
 from training.recipes.base import Options
 from training.sampling import balanced_indices
-from training.scoring import FLOOR
+from training.scoring import Recorded
 from training.tasks import ChunkBatch, ChunkTask, FeatureTask, Rows, WindowTask, row_place
-from training.tune import WIDE_RADII_S, Choice, choose, decide
+from training.tune import Choice, choose, decide
 from training.windows import look_ahead_rows
 
 Widths = Mapping[str, int]
@@ -153,7 +152,7 @@ class HeadRecipe:
         raise NotImplementedError
 
     def write(self, task: FeatureTask, net: nn.Module, out: Path, provenance: Mapping[str, object]) -> Manifest:
-        """Export, choose radii, calibration and thresholds on the valid split as the bundle scores it, and measure."""
+        """Export, choose on the valid split, by the bundle's own scores, how it decides, and measure."""
         data, use, other = (task.about[key] for key in ("data", "use", "decide_as"))
         splits = list(dict.fromkeys(split for role in use.values() for split in role))
         halves = {split: self.halves(data, split) for split in splits}
@@ -173,31 +172,20 @@ class HeadRecipe:
             sha256={},
         )
         manifest = write_head_bundle(out, self.head(net.eval()), manifest, task.about["front_ends"])
-        choice = self._chosen_by(other) if other is not None else self._choice(out, halves["valid"])
+        choice = self._chosen_by(other) if other is not None else choose(manifest, _recorded(out, halves["valid"]))
         manifest = decide(out, manifest, choice)
-        bundle = with_threshold(open_bundle(out), FLOOR / 100)  # calibrated confidences are lower than scores
-        unseen = (*use["valid"], *use["test"])
-        measured = {split: report(*on_features(bundle, halves[split]), self.labels) for split in unseen}
-        manifest = manifest.model_copy(update={"measured": measured})
+        found = {split: measured(manifest, _recorded(out, halves[split])) for split in (*use["valid"], *use["test"])}
+        manifest = manifest.model_copy(update={"measured": found})
         write_manifest(out, manifest)
         return manifest
 
-    def _choice(self, path: Path, valid: list[FeatureHalf]) -> Choice:
-        """Return what is best on the valid split, as the bundle scores it."""
-        bundle = open_bundle(path)
-        found = [scored(bundle, embeddings_of(half.read(), bundle.manifest), half.actions) for half in valid]
-        return choose(found, self.labels, WIDE_RADII_S, calibrated=True)
-
     def _chosen_by(self, other: Bundle) -> Choice:
         """Return what another bundle has chosen."""
-        manifest = other.manifest
-        if manifest.labels != self.labels or manifest.rule != "local-max":
-            raise UsageError(f"{other.path}: has other labels, or another rule; give a bundle of this recipe.")
-        return Choice(
-            thresholds={label: d.threshold for label, d in manifest.decision.items()},
-            radii_s={label: d.radius_s or 0.0 for label, d in manifest.decision.items()},
-            calibration={label: Calibration(**c) for label, c in manifest.calibration.items()},
-        )
+        spec, its = self.spec(), other.manifest.head
+        same_time = (spec.early_look_ahead_s, spec.look_ahead_s) == (its.early_look_ahead_s, its.look_ahead_s)
+        if other.manifest.labels != self.labels or not same_time:
+            raise UsageError(f"{other.path}: has other labels, or other look-aheads; give a bundle of this recipe.")
+        return Choice.of(other.manifest)
 
     def configuration(self) -> dict[str, object]:
         """Return the recipe as plain values, for the bundle's provenance."""
@@ -250,11 +238,17 @@ def _check_origin(data: Path, half: FeatureHalf, front_ends: Bundle) -> None:
     """Refuse front ends that did not make the feature files, as far as `touchline embed` noted which did."""
     note = match_folder(data, half.match) / f"{half.half}_{front_ends.manifest.name}.json"
     try:
-        made_with = json.loads(note.read_text(encoding="utf-8"))["bundle"]
+        made_with = json.loads(note.read_text(encoding="utf-8"))["front_ends"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if made_with != front_ends.digest:
-        raise UsageError(f"{front_ends.path}: another bundle of this name made the features in {note.parent}.")
+    if made_with != front_ends.manifest.front_ends:
+        raise UsageError(f"{front_ends.path}: other front ends, of a bundle of this name, made those in {note.parent}.")
+
+
+def _recorded(path: Path, halves: list[FeatureHalf]) -> list[Recorded]:
+    """Return what a bundle scores of some halves."""
+    bundle = open_bundle(path)
+    return [record(bundle, embeddings_of(half.read(), bundle.manifest), half.actions) for half in halves]
 
 
 def digest(halves: list[FeatureHalf]) -> str:
@@ -329,6 +323,8 @@ class ChunkRecipe(HeadRecipe):
         chunks: chunks in an epoch.
         hop_s: how far the chunk slides live, and so how long scores wait for it. An anchor counts if it points into
             the last `hop_s` before the look-ahead; with a small one, chunks that point a row off say nothing.
+        max_displacement_s: how far a row may place its actions from its middle; 0: it does not.
+        displacement_share: weight of the displacement's loss beside CALF's.
         variant: fields of CalfConfig.
     """
 
@@ -337,12 +333,19 @@ class ChunkRecipe(HeadRecipe):
     context: float = 1.0
     chunks: int = 18_000
     hop_s: float = 20.0
+    max_displacement_s: float = 0.0
+    displacement_share: float = 1.0
     variant: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, widths: Widths) -> CalfConfig:
         """Return what the network is made of."""
         return CalfConfig(
-            widths, rows=self.rows, receptive_field=self.receptive_field, labels=self.labels, **self.variant
+            widths,
+            rows=self.rows,
+            receptive_field=self.receptive_field,
+            max_displacement_s=self.max_displacement_s,
+            labels=self.labels,
+            **self.variant,
         )
 
     def task(self, train: list[FeatureHalf], valid: list[FeatureHalf], seed: int) -> ChunkTask:
@@ -352,7 +355,14 @@ class ChunkRecipe(HeadRecipe):
         k_4C = torch.from_numpy(bounds).float()
 
         def loss(net: nn.Module, batch: ChunkBatch) -> tuple[Tensor, dict[str, float]]:
-            return calf_loss(net(batch.rows), (batch.shifts, batch.anchors), k_4C.to(batch.shifts.device)), {}
+            assert isinstance(net, Calf)
+            segmentation, anchors, shift = net.outputs(batch.rows)
+            spotting = calf_loss((segmentation, anchors), (batch.shifts, batch.anchors), k_4C.to(batch.shifts.device))
+            if not self.max_displacement_s:
+                return spotting, {}
+            placing = placing_loss(shift, batch.displacement, self.max_displacement_s)
+            parts = {"spotting": spotting.item(), "displacement": placing.item()}
+            return spotting + self.displacement_share * placing, parts
 
         return ChunkTask(
             layout=config.layout,
@@ -380,6 +390,7 @@ class ChunkRecipe(HeadRecipe):
             look_ahead_s=self.receptive_field / 2 / rate,
             outputs="chunk",
             window_stride_rows=max(1, round(self.hop_s * rate)),
+            max_displacement_s=self.max_displacement_s,
             edges="repeat",
             row_time_s=0.5 / rate,
         )

@@ -103,8 +103,8 @@ def pooling(pool: str, *, small: bool = False) -> WindowRecipe:
     )
 
 
-def calf(variant: str = "CALF", *, small: bool = False) -> ChunkRecipe:
-    """Return CALF or one of Swapno's modifications of it."""
+def calf(variant: str = "CALF", *, small: bool = False, **changes: Any) -> ChunkRecipe:
+    """Return CALF or one of Swapno's modifications of it, with the recipe's fields changed where it is told."""
     fields = _CALF_VARIANTS[variant]
     name = "calf" if variant == "CALF" else "calf-" + variant.lower().replace("+", "-")
     shared: dict[str, Any] = {"streams": ("visual",), "eps": 1e-7, "plateau": 25, "variant": fields}
@@ -113,7 +113,7 @@ def calf(variant: str = "CALF", *, small: bool = False) -> ChunkRecipe:
         "Seg-Unequal": "CALF, its segmentation's convolution split into unequal kernels",
     }.get(variant, f"CALF with Swapno's {variant}")
     if small:
-        return ChunkRecipe(
+        recipe = ChunkRecipe(
             name="small-" + name,
             summary=summary + ", chunks of 60 s",
             features="demo",
@@ -125,8 +125,35 @@ def calf(variant: str = "CALF", *, small: bool = False) -> ChunkRecipe:
             chunks=640,
             **shared,
         )
-    return ChunkRecipe(
-        name=name, summary=summary, features="resnet", training=Training(epochs=1000), batch=32, **shared
+    else:
+        recipe = ChunkRecipe(
+            name=name, summary=summary, features="resnet", training=Training(epochs=1000), batch=32, **shared
+        )
+    return replace(recipe, **changes)
+
+
+def calf_displacement(*, small: bool = False) -> ChunkRecipe:
+    """Return CALF with an output that says by how much the action is off the row that an anchor points at."""
+    summary = "CALF that moves its spots off the grid of rows by its displacement"
+    if small:
+        recipe = replace(calf_short(), name="small-calf-displacement", summary=summary + ", chunks of 30 s")
+    else:
+        recipe = calf(name="calf-displacement", summary=summary)
+    return replace(recipe, max_displacement_s=3.0)
+
+
+def calf_short() -> ChunkRecipe:
+    """Return the small CALF with shorter chunks, in which an anchor's time is that much finer, and averaged weights."""
+    return calf(
+        small=True,
+        name="small-calf-l30",
+        summary="CALF, chunks of 30 s, averaged weights",
+        training=Training(epochs=60, ema_decay=0.995),
+        plateau=None,
+        batch=32,
+        rows=30,
+        receptive_field=10,
+        chunks=1280,
     )
 
 
@@ -263,6 +290,7 @@ def recipes() -> dict[str, Callable[[], HeadRecipe]]:
         for variant in _CALF_VARIANTS:
             recipe = calf(variant, small=small)
             found[recipe.name] = partial(calf, variant, small=small)
+        found[f"{prefix}calf-displacement"] = partial(calf_displacement, small=small)
         for pool in POOLS:
             found[prefix + pool] = partial(pooling, pool, small=small)
         found[f"{prefix}audiovid"] = partial(audiovid, small=small)
@@ -270,4 +298,5 @@ def recipes() -> dict[str, Callable[[], HeadRecipe]]:
             found[f"{prefix}baidu-{head}"] = partial(baidu, head, small=small)
         found[f"{prefix}cartas"] = partial(cartas, small=small)
         found[f"{prefix}rmsnet"] = partial(rmsnet, small=small)
+    found["small-calf-l30"] = calf_short
     return found

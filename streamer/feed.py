@@ -1,0 +1,134 @@
+"""What the reading process says, fed to the middle: the computing thread's whole work.
+
+In: messages. Out: words, and how long they took. Live asks the guard, so that what is due goes out even when nothing
+comes, and before work that waits; replay has no guard, and so no clock.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from engines.bundle import Bundle
+from engines.decider import Spot
+from engines.spotter import Spotter
+from streamer.config import RunConfig
+from streamer.guard import Guard
+from streamer.ingest import Arrived, HalfEnded, Message, Opened
+from streamer.metrics import Metrics
+from streamer.progress import Progress
+
+
+class Listener(Protocol):
+    """Who hears of the run."""
+
+    def opened(self, opened: Opened) -> None:
+        """A half's stream is open."""
+
+    def advanced(self, media_s: float) -> None:
+        """A second was processed."""
+
+    def said(self, spot: Spot) -> None:
+        """A word was said."""
+
+
+class Feed:
+    """Takes the messages of one run.
+
+    Args:
+        bundle: what to spot with.
+        config: of the run.
+        listener: hears of it, in this thread.
+        metrics: what is counted for Prometheus.
+        progress: what is counted for the run's end.
+        clock: the monotonic clock that arrivals are measured by.
+
+    Attributes:
+        broken: why a half broke off, if one did.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        config: RunConfig,
+        listener: Listener,
+        metrics: Metrics,
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bundle, self._config, self._listener = bundle, config, listener
+        self._metrics, self._progress, self._clock = metrics, progress, clock
+        self._spotter: Spotter | None = None
+        self._guard: Guard | None = None
+        self._took_s = 0.0  # the last second's work
+        self.broken: str | None = None
+
+    def take(self, message: Message | None) -> None:
+        """Work on one message; None: nothing has come for a moment."""
+        if isinstance(message, Opened):
+            self._open(message)
+        elif isinstance(message, Arrived):
+            self._push(message)
+        elif isinstance(message, HalfEnded):
+            self.broken = self.broken or message.error
+            self.end()
+        else:
+            self._say_overdue()
+
+    def end(self) -> None:
+        """Say what is pending: nothing more will come of this half."""
+        if self._spotter is None:
+            return
+        started = self._clock()
+        words = self._spotter.flush()
+        self._say(words, lambda _: self._clock() - started)
+        self._spotter = self._guard = None
+
+    def _open(self, opened: Opened) -> None:
+        ingest = self._config.ingest
+        self._spotter = Spotter(self._bundle, self._config.stream, opened.half)
+        if ingest.live:
+            speed = ingest.speed if ingest.speed and opened.info.is_file else 1.0
+            self._guard = Guard(self._config.guard, speed, self._clock)
+        self._listener.opened(opened)
+
+    def _push(self, arrived: Arrived) -> None:
+        assert self._spotter is not None
+        second = arrived.second
+        if self._guard is not None:
+            self._guard.arrived(second.index + 1, second.arrived_mono_s)
+            self._say_overdue(self._took_s)
+        started = self._clock()
+        words = self._spotter.push(second)
+        done = self._clock()
+        self._took_s = done - started
+        self._advance(arrived)
+        waited_s, since = done - second.arrived_mono_s, self._guard and self._guard.since
+        self._say(words, lambda media_s: max(waited_s, since(media_s)) if since else waited_s)
+        self._listener.advanced(second.index + 1)
+
+    def _say_overdue(self, within_s: float = 0.0) -> None:
+        """Say what cannot wait for a second that should have come, or has come and waits for others to be worked on."""
+        due_s = None if self._guard is None else self._guard.overdue(within_s)
+        if due_s is not None and self._guard is not None and self._spotter is not None:
+            self._say(self._spotter.expire(due_s), self._guard.since)
+
+    def _say(self, words: list[Spot], compute_s: Callable[[float], float]) -> None:
+        """Say words; `compute_s` tells of a media clock how long ago, by the wall clock, it was so late."""
+        for spot in words:
+            compute = round(max(compute_s(spot.emitted_at), 0.0), 6)
+            self._listener.said(replace(spot, latency={**spot.latency, "compute": compute}))
+
+    def _advance(self, arrived: Arrived) -> None:
+        p, metrics = self._progress, self._metrics
+        p.last_mono_s = self._clock()
+        p.started_mono_s = p.started_mono_s or p.last_mono_s  # the first second is where counting starts
+        p.seconds += 1
+        p.shed = arrived.counts.shed_seconds
+        p.skipped = arrived.counts.skipped_frames
+        metrics.stage.labels("second").observe(self._took_s)
+        metrics.seconds.inc()
+        metrics.count(arrived.half, arrived.counts)
+        metrics.last_frame.set(time.time() - (self._clock() - arrived.second.arrived_mono_s))
+        metrics.media_time.set(arrived.second.index + 1)
+        metrics.real_time_factor.set(p.factor)
