@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engines.errors import UsageError
 from training.deadline_report import DeadlineReport
 from training.deadlines import DEADLINES_S, DeadlineCurve
-from training.plots import _BLUE, _GREY, _ORANGE, _save
+from training.plots import BLUE, GREY, ORANGE, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,11 +42,11 @@ def draw(path: Path, report: DeadlineReport) -> None:
     figure = Figure(figsize=_SIZE_IN, layout="constrained", dpi=130)
     axes = figure.subplots()
     # The loose curve's squares are larger, to be seen where the tight one lies on it.
-    for curve, colour, shape, size in ((report.loose, _ORANGE, "s", 9), (report.tight, _BLUE, "o", 7)):
+    for curve, colour, shape, size in ((report.loose, ORANGE, "s", 9), (report.tight, BLUE, "o", 7)):
         _draw_curve(axes, curve, colour, shape, size)
         _mark(axes, curve, colour, below=curve is report.tight)
     _lay_out(axes, report)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_curve(axes: "Axes", curve: DeadlineCurve, colour: str, shape: str, size: float) -> None:
@@ -94,8 +94,8 @@ def _lay_out(axes: "Axes", report: DeadlineReport) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
-    axes.plot([], [], color=_GREY, lw=1.2, ls="--", label="strict: late spots stay as false alarms")
-    axes.plot([], [], "o", mfc="none", mec=_GREY, mew=1.2, ms=12, label="D90, D95: 90, 95 % of what no deadline gives")
+    axes.plot([], [], color=GREY, lw=1.2, ls="--", label="strict: late spots stay as false alarms")
+    axes.plot([], [], "o", mfc="none", mec=GREY, mew=1.2, ms=12, label="D90, D95: 90, 95 % of what no deadline gives")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=9, borderaxespad=0.2)
 
 

@@ -24,7 +24,7 @@ from engines.labels import SOCCERNET_LABELS
 from training.data.results import BOOL, FLOAT, INT, Predictions, Truth
 from training.data.words import Said
 from training.matching import Grid, Tally, match, reach_frames
-from training.metric import TOLERANCES_S, Averages, _averages, _over_tolerances, average_map
+from training.metric import TOLERANCES_S, Averages, average_map, averages_of, over_tolerances
 
 __all__ = [
     "DEADLINES_S",
@@ -280,7 +280,7 @@ def _deadline_maps(
         raise ValueError(f"{len(truths)} halves of truth, but {len(saids)} of spots")
     by_tolerance = [_precisions(truths, saids, t, deadlines_s, labels) for t in TOLERANCES_S[metric]]
     in_time, strict = (
-        [_mean(row_C) for row_C in _over_tolerances(np.array(ps))] for ps in zip(*by_tolerance, strict=True)
+        [_mean(row_C) for row_C in over_tolerances(np.array(ps))] for ps in zip(*by_tolerance, strict=True)
     )
     return in_time, strict
 
@@ -324,7 +324,7 @@ def _repeated(truth: Truth, deadlines: int, classes: int) -> Truth:
 
 
 def _per_label(tally: Tally) -> FLOAT:
-    overall, _, _ = _averages(tally, corrected=False)
+    overall, _, _ = averages_of(tally, corrected=False)
     return np.array(overall.per_label)
 
 

@@ -156,7 +156,7 @@ def average_map(
     if metric not in TOLERANCES_S:
         raise UsageError(f"There is no metric {metric!r}; choose one of {', '.join(TOLERANCES_S)}.")
     tally = _tally(truths, predictions, TOLERANCES_S[metric], len(labels), framerate, corrected)
-    overall, visible, unshown = _averages(tally, corrected)
+    overall, visible, unshown = averages_of(tally, corrected)
     actions_CV = tally.actions_CV
     return MapResult(
         metric=metric,
@@ -228,11 +228,11 @@ def _parts(tally: Tally) -> Iterable[tuple[FLOAT, FLOAT, INT]]:
         yield precision_TCK, _ratio(hits_TCK, actions_C[:, None]), actions_C
 
 
-def _averages(tally: Tally, corrected: bool) -> tuple[Averages, Averages, Averages]:
+def averages_of(tally: Tally, corrected: bool) -> tuple[Averages, Averages, Averages]:
     """Return the averages over all, the visible and the unshown actions."""
     parts = []
     for precision_TCK, recall_TCK, actions_C in _parts(tally):
-        per_label_C = _over_tolerances(_average_precision(precision_TCK, recall_TCK))
+        per_label_C = over_tolerances(_average_precision(precision_TCK, recall_TCK))
         counted_C = per_label_C[actions_C > 0] if corrected else per_label_C  # Q8
         mean = float(counted_C.mean()) if counted_C.size else 0.0
         parts.append(Averages(tuple(per_label_C.tolist()), mean))
@@ -259,7 +259,7 @@ def _average_precision(precision_TCK: FLOAT, recall_TCK: FLOAT) -> FLOAT:
     return total_TC / len(_RECALL_LEVELS)
 
 
-def _over_tolerances(precision_TC: FLOAT) -> FLOAT:
+def over_tolerances(precision_TC: FLOAT) -> FLOAT:
     """Return each label's average over the tolerances (Q9)."""
     if len(precision_TC) == 1:
         return np.asarray(precision_TC[0])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FLOAT32 = NDArray[np.float32]
 
-_BLUE, _ORANGE, _SKY, _BLACK, _GREY = "#0072B2", "#D55E00", "#56B4E9", "#000000", "#767676"
+BLUE, ORANGE, SKY, BLACK, GREY = "#0072B2", "#D55E00", "#56B4E9", "#000000", "#767676"
 _WIDTH_IN = 13.0
 _LABEL_IN = 0.30  # height of a label's bar
 _CURVE_IN = 1.75  # height of a label's precision and recall
@@ -143,10 +143,15 @@ def draw(path: Path, result: MapResult, curve: Curve, timelines: Sequence[Timeli
     _draw_curves(curves, result, curve, happening, tolerance_s)
     for panel, timeline, labels in zip(rest, timelines, lanes, strict=True):
         _draw_timeline(panel.subplots(), timeline, labels, result, tolerance_s)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write a picture.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
     try:
         figure.savefig(path)
     except OSError as error:
@@ -165,18 +170,18 @@ def _draw_bars(axes: "Axes", result: MapResult) -> None:
     overall = 100 * np.array(result.overall.per_label)
     actions = np.array(result.actions)
     shown = np.array(result.visible_actions)
-    axes.barh(rows, overall, height=0.62, color=_SKY, label="all actions")
+    axes.barh(rows, overall, height=0.62, color=SKY, label="all actions")
     for part, counts, shape, colour, name in (
-        (result.visible, shown, "o", _BLUE, "visible actions"),
-        (result.unshown, actions - shown, "D", _ORANGE, "unshown actions"),
+        (result.visible, shown, "o", BLUE, "visible actions"),
+        (result.unshown, actions - shown, "D", ORANGE, "unshown actions"),
     ):
         there = np.flatnonzero(counts)
         values = 100 * np.array(part.per_label)[there]
         axes.plot(values, there, shape, ms=6, mfc=colour, mec="white", ls="", label=name, clip_on=False, zorder=3)
     mean = 100 * result.overall.mean
-    axes.axvline(mean, color=_GREY, lw=1, ls="--", label=f"average {mean:.1f} %", zorder=0)
+    axes.axvline(mean, color=GREY, lw=1, ls="--", label=f"average {mean:.1f} %", zorder=0)
     for row in rows:
-        colour = _BLACK if actions[row] else _GREY
+        colour = BLACK if actions[row] else GREY
         value = f"{overall[row]:.1f} %" if actions[row] else "–"
         axes.text(107, float(row), value, va="center", ha="right", fontsize=9, color=colour)
         axes.text(
@@ -218,7 +223,7 @@ def _draw_curves(
         label = happening[i]
         some = curve.recall_CK[label] > 0
         recall, precision = 100 * curve.recall_CK[label, some], 100 * curve.precision_CK[label, some]
-        axes.plot(recall, precision, color=_BLUE, lw=1.5, marker="o", ms=2.5)
+        axes.plot(recall, precision, color=BLUE, lw=1.5, marker="o", ms=2.5)
         axes.set_title(result.labels[label], fontsize=9)
         axes.set(xlim=(0, 102), ylim=(0, 105), xticks=(0, 50, 100), yticks=(0, 50, 100))
         axes.tick_params(labelsize=8, labelbottom=i + _CURVES_A_ROW >= len(happening))
@@ -238,8 +243,8 @@ def _draw_timeline(
     last_s = max(int(part.positions_ms_N.max(initial=0)) / 1000 for part in (truth, predictions))
     _draw_actions(axes, truth, floor_of)
     right = f"spot, right (within ±{tolerance_s / 2:g} s)"
-    _draw_spots(axes, predictions, matched.rows_M[matched.hits_M], floor_of, "o", _BLUE, right)
-    _draw_spots(axes, predictions, matched.rows_M[~matched.hits_M], floor_of, "X", _ORANGE, "spot, false alarm")
+    _draw_spots(axes, predictions, matched.rows_M[matched.hits_M], floor_of, "o", BLUE, right)
+    _draw_spots(axes, predictions, matched.rows_M[~matched.hits_M], floor_of, "X", ORANGE, "spot, false alarm")
     if timeline.scores is not None:
         _draw_scores(axes, timeline.scores, floor_of)
         last_s = max(last_s, len(timeline.scores.scores_TC) / timeline.scores.rate)
@@ -249,7 +254,7 @@ def _draw_timeline(
     end = max(last_s, 1) / 60 * 1.01
     axes.locator_params(axis="x", nbins=12, steps=[1, 2, 5, 10])
     axes.set(xlim=(-0.01 * end, end), ylim=(-0.1, len(labels)))
-    axes.hlines(list(floor_of.values()), *axes.get_xlim(), color=_GREY, lw=0.5, zorder=0)
+    axes.hlines(list(floor_of.values()), *axes.get_xlim(), color=GREY, lw=0.5, zorder=0)
     _clean(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, fontsize=9, borderaxespad=0.1)
 
@@ -262,7 +267,7 @@ def _draw_actions(axes: "Axes", truth: Truth, floor_of: dict[int, int]) -> None:
     ):
         floors = np.array([floor_of[label] for label in truth.labels_N[chosen].tolist()], float)
         minutes = truth.positions_ms_N[chosen] / 60_000
-        axes.vlines(minutes, floors, floors + 0.94, color=_BLACK, lw=1.3, ls=style, label=name, zorder=2)
+        axes.vlines(minutes, floors, floors + 0.94, color=BLACK, lw=1.3, ls=style, label=name, zorder=2)
 
 
 def _draw_spots(
@@ -298,7 +303,7 @@ def _draw_scores(axes: "Axes", scores: HalfScores, floor_of: dict[int, int]) -> 
     for label, floor in floor_of.items():
         heights_T = floor + _LANE_HEIGHT * np.clip(scores.scores_TC[:, label], 0, 1)
         name = "score" if label == next(iter(floor_of)) else None
-        axes.fill_between(minutes_T, floor, heights_T, color=_SKY, alpha=0.75, lw=0, label=name, zorder=1)
+        axes.fill_between(minutes_T, floor, heights_T, color=SKY, alpha=0.75, lw=0, label=name, zorder=1)
 
 
 def _clean(axes: "Axes") -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import UsageError
-from training.plots import _BLUE, _GREY, _ORANGE, _save
+from training.plots import BLUE, GREY, ORANGE, save
 from training.ranked import ENOUGH, Ranked
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ def draw(path: Path, found: Sequence[Reliability]) -> None:
     grid = figure.subplots(2, len(found), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
     for one, (curve, counts) in zip(found, grid.T, strict=True):
         for name, ranked, shape, colour in (
-            ("before", one.before, "D", _ORANGE),
-            ("calibrated", one.after, "o", _BLUE),
+            ("before", one.before, "D", ORANGE),
+            ("calibrated", one.after, "o", BLUE),
         ):
             _draw_spots(curve, counts, list(ranked.values()), name, shape, colour)
-        curve.plot((0, 1), (0, 1), color=_GREY, lw=1, ls="--", zorder=0)
+        curve.plot((0, 1), (0, 1), color=GREY, lw=1, ls="--", zorder=0)
         curve.set_title(f"look-ahead {one.look_ahead_s:g} s", loc="left", fontsize=11, pad=32)
         curve.set(xlim=(0, 1), ylim=(0, 1))
         curve.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8, borderaxespad=0.2)
@@ -125,7 +125,7 @@ def draw(path: Path, found: Sequence[Reliability]) -> None:
             axes.set_axisbelow(True)
     grid[0, 0].set_ylabel("share of right spots")
     grid[1, 0].set_ylabel("spots")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_spots(curve: "Axes", counts: "Axes", found: Sequence[Ranked], name: str, shape: str, colour: str) -> None:
