@@ -57,7 +57,7 @@ bundle: $(VENV)/.dev
 	@$(BIN)/touchline train demo --data "$(DATA)" --out cache/front-ends
 	@$(BIN)/touchline embed "$(DATA)" --bundle cache/front-ends --out cache/results/features
 	@$(BIN)/touchline train small-hmtas-live --data cache/results/features --front-ends cache/front-ends \
-		--look-ahead 0,1,2,4 --out bundles/demo
+		--look-ahead 0,1,2,4 --seed 2 --out bundles/demo
 	@$(BIN)/touchline tune bundles/demo --data cache/results/features --deadline 5
 
 results: $(VENV)/.dev
