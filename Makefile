@@ -58,7 +58,7 @@ bundle: $(VENV)/.dev
 	@$(BIN)/touchline embed "$(DATA)" --bundle cache/front-ends --out cache/results/features
 	@$(BIN)/touchline train small-hmtas-live --data cache/results/features --front-ends cache/front-ends \
 		--look-ahead 0,1,2,4 --seed 2 --out bundles/demo
-	@$(BIN)/touchline tune bundles/demo --data cache/results/features --deadline 5
+	@$(BIN)/touchline tune bundles/demo --data cache/results/features --deadline 5 --measure test
 
 results: $(VENV)/.dev
 	@test -n "$(DATA)" || { echo "say where the labelled matches are: make results DATA=…"; exit 2; }

@@ -4,9 +4,10 @@ import argparse
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +16,7 @@ from engines.bundle import MANIFEST, Bundle, Decision, Manifest, open_bundle, re
 from engines.errors import DataError, UsageError
 from engines.frontend import Embeddings, embeddings_of
 from training.calibrate import UNCHANGED, calibrate_graph
-from training.choice import Halves, Wish, candidates
+from training.choice import Halves, Track, Wish, candidates
 from training.data.features import FeatureHalf, FeatureStream, find_halves, report_left_out
 from training.data.results import LABELS_NAME
 from training.data.soccernet import find_video
@@ -65,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-calibration", action="store_true", help="leave the scores as the network gives them")
     parser.add_argument(
+        "--measure",
+        metavar="NAME",
+        help="also measure the result on this split, which has no part in the choice; for the manifest",
+    )
+    parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw confidence against the share of right spots (.png or .svg)"
     )
 
@@ -87,21 +93,22 @@ def run(args: argparse.Namespace) -> int:
         work = Path(folder) / "bundle"
         bundle = _uncalibrated(args.bundle, before, wish, work)
         candidates(bundle.manifest, wish)  # says which deadline is too small before hours of scoring
-        halves = list(_halves(bundle, args.data, args.split))
         with progress_bar(console) as progress:
-            found: Halves = [
-                record(bundle, _embeddings(bundle, half), half.actions)
-                for half in progress.track(halves, description="scoring")
-            ]
-            choice = choose(bundle.manifest, found, wish, lambda items, what: progress.track(items, description=what))
+
+            def track(items: Sequence[Any], what: str) -> Iterable[Any]:
+                return progress.track(items, description=what)
+
+            recorded = {s: _recorded(bundle, args.data, s, track) for s in (args.split, args.measure) if s}
+            choice = choose(bundle.manifest, recorded[args.split], wish, track)
         manifest = decide(work, _noting(bundle.manifest, args, wish), choice)
-        found = calibrated(manifest, found, choice.calibrations)
-        write_manifest(work, manifest.model_copy(update={"measured": {args.split: measured(manifest, found)}}))
+        found = {split: calibrated(manifest, halves, choice.calibrations) for split, halves in recorded.items()}
+        figures = {split: measured(manifest, halves) for split, halves in found.items()}
+        write_manifest(work, manifest.model_copy(update={"measured": figures}))
         open_bundle(work)
         _put(work, out)
     if args.plot is not None:
         draw(args.plot, choice.reliabilities)
-    Console().print(chosen_table(before, manifest, found), error_table(choice.reliabilities))
+    Console().print(chosen_table(before, manifest, found[args.split]), error_table(choice.reliabilities))
     for note in (*choice.notes, f"bundle {manifest.name} is in {out}"):
         console.print(note, highlight=False)
     return 0
@@ -138,6 +145,12 @@ def _halves(bundle: Bundle, data: Path, split: str) -> Iterator[_Half]:
         for half in (1, 2):
             actions = [a for a in read_actions(folder / LABELS_NAME) if a.half == half]
             yield _Half(actions, find_video(folder, half))
+
+
+def _recorded(bundle: Bundle, data: Path, split: str, track: Track) -> Halves:
+    """Return what the bundle scores of a split."""
+    halves = list(_halves(bundle, data, split))
+    return [record(bundle, _embeddings(bundle, half), half.actions) for half in track(halves, f"scoring {split}")]
 
 
 def _embeddings(bundle: Bundle, half: _Half) -> Sequence[Embeddings]:

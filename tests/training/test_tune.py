@@ -380,9 +380,12 @@ def test_a_tuned_bundle_keeps_the_deadline_that_it_was_chosen_for(
     assert list(curve) == ["1", "2", "3", "4", "5", "8", "16", "32", "64", "inf"]
     assert curve["1"] < 0.5 < curve["3"] == pytest.approx(curve["inf"], abs=0.01)
 
-    again = touchline_here("tune", tuned, "--data", data, "--out", tmp_path / "again", "--deadline", "3")
+    (data / "unseen.txt").write_text((data / "valid.txt").read_text())
+    more = ("--deadline", "3", "--measure", "unseen")
+    again = touchline_here("tune", tuned, "--data", data, "--out", tmp_path / "again", *more)
     assert again.code == 0, again.err
     other = open_bundle(tmp_path / "again").manifest
+    assert other.measured["unseen"] == other.measured["valid"] == manifest.measured["valid"]
     assert other.calibration == manifest.calibration
     assert other.early_calibration == manifest.early_calibration
     assert other.decision == manifest.decision
