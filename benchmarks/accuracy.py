@@ -10,11 +10,12 @@ mean is over the labels that occur.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engines.bundle import Bundle, open_bundle
 from training.data.soccernet import read_split
-from training.measure import truth_and_predictions, with_threshold
+from training.measure import truth_and_predictions
 from training.metric import MapResult, Predictions, Truth, average_map
 from training.scoring import FLOOR
 
@@ -52,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     bundle = open_bundle(args.bundle)
     labels, matches = bundle.manifest.labels, read_split(args.data, args.split)
-    ranking = with_threshold(bundle, FLOOR)
+    ranking = replace(bundle, manifest=bundle.manifest.with_decision(threshold=FLOOR))
     tight, loose = scores(*truth_and_predictions(ranking, args.data, matches), labels)
     floor_tight, floor_loose = scores(*truth_and_predictions(ranking, args.data, matches, SHUFFLE_SEED), labels)
     print(f"{args.split}: {len(matches)} matches, Average-mAP of {bundle.manifest.name} ({bundle.digest[:12]})")

@@ -336,6 +336,8 @@ def _check_window(path: Path, manifest: Manifest) -> None:
             f"{path}: a window of {head.rows} rows cannot look {head.look_ahead_s} s ahead and move by "
             f"{head.window_stride_rows}."
         )
+    if head.row_time_s * manifest.rate > 1:
+        raise BundleError(f"{path}: the time that a row's scores are for, {head.row_time_s} s, lies beyond the row.")
     if head.outputs == "row" and head.window_stride_rows != 1:
         raise BundleError(f"{path}: a head that scores one row must move by one row.")
     if manifest.rule == "local-max" and (head.edges == "inside" or head.unscored_rows):

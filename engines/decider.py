@@ -85,6 +85,7 @@ class Decider:
         self._held: dict[int, Scores] = {}
         self._next_rows: dict[int, int] = {}  # look-ahead → first row without such scores
         self._labels: list[_Label] = []
+        self._open: dict[str, int] = {}  # id → when its last word was said, of those without a final one
 
     def push(self, scores: Scores) -> list[Spot]:
         """Take one row's scores, in place of earlier ones of that row; return what became due before them."""
@@ -163,20 +164,24 @@ class Decider:
         return [self._spot(label, word) for label, word in flat]
 
     def _spot(self, label: str, word: Word) -> Spot:
-        time_us, now_us = word.candidate.time_us, self._now_s * _US
-        delay_us = now_us - time_us
+        own_id = spot_id(self._stream, self._half, self._epoch, label, word.first_us)
+        now_s = max(self._now_s, self._open.pop(own_id, 0))  # the clock may have been put back
+        if word.state == "provisional":
+            self._open[own_id] = now_s
+        time_us = word.candidate.time_us
+        delay_us = now_s * _US - time_us
         grid_us = min(_US - time_us % _US, delay_us)  # to the end of the second it happened in
         look_ahead_us = min(round(self._manifest.look_ahead_s(label) * _US), delay_us - grid_us)
         parts_us = {"grid": grid_us, "look_ahead": look_ahead_us, "hold": delay_us - grid_us - look_ahead_us}
         return Spot(
-            id=spot_id(self._stream, self._half, self._epoch, label, word.first_us),
+            id=own_id,
             stream=self._stream,
             half=self._half,
             epoch=self._epoch,
             label=label,
             media_time=time_us / _US,
             confidence=word.candidate.score,
-            emitted_at=float(self._now_s),
+            emitted_at=float(now_s),
             state=cast(State, word.state),
             revision=word.revision,
             latency={part: us / _US for part, us in parts_us.items()},

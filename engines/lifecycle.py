@@ -108,7 +108,7 @@ class LifeCycle:
             o.revision += 1
             return [Word(o.candidate, "provisional", o.first_us, o.revision)]
         self._open.remove(o)
-        return [Word(o.candidate, "retracted", o.first_us, o.revision + 1, forced=is_due and bool(near))]
+        return [Word(o.candidate, "retracted", o.first_us, o.revision + 1)]
 
     def _new(self, known: Sequence[Candidate], due_us: int) -> list[Word]:
         """Return the words on what is worth saying and has not been said."""

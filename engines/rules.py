@@ -3,8 +3,9 @@
 In: candidates, that is scores that reach the label's threshold, each at its time. Out: those that stand, as soon as
 that is settled. Promise: without a deadline a rule lets stand what its offline form (`engines.nms`) does, exactly; a
 deadline may force a decision, which is then taken from what is known and marked; nothing that stands is ever taken
-back, and nothing stands within reach of what a deadline has forced. What a step costs depends on the candidates within
-reach of one another, never on how long the match has lasted.
+back, and nothing stands within reach of what a deadline has forced. What a step costs depends on the candidates that
+are not settled and on those within their reach, never on how long the match has lasted; only greedy without a deadline
+has no bound for them, where ever higher scores follow one another.
 """
 
 from collections.abc import Iterable

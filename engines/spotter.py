@@ -6,7 +6,7 @@ Deterministic in its input: no clock, no randomness, no thread timing. Replay eq
 import math
 from collections.abc import Iterable
 
-from engines.bundle import Bundle
+from engines.bundle import Bundle, Manifest
 from engines.decider import Decider, Spot
 from engines.frontend import Embeddings, FrontEnds
 from engines.head import Head, Scores
@@ -29,8 +29,8 @@ class Spotter:
         self._window = RollingWindow(manifest)
         self._head = Head(bundle)
         self._decider = Decider(manifest, stream, half)
-        self._promise_s = min(manifest.promised_delay_s(label) for label in manifest.labels)
         self._manifest = manifest
+        self._promises_s = [_promise_s(manifest, look_ahead_s) for look_ahead_s in manifest.look_aheads_s]
         self._clock_s, self._epoch = 0, -1
 
     def push(self, second: Second) -> list[Spot]:
@@ -47,15 +47,19 @@ class Spotter:
         A row that is not scored yet, and whose spots would be due, is scored without the rest of its look-ahead.
         """
         words: list[Spot] = []
-        if math.isinf(self._promise_s):
-            return words
-        rate, reach_s = self._manifest.rate, self._manifest.head.max_displacement_s
         while self._clock_s and self._clock_s + 1 <= now_s:
             self._clock_s += 1
-            due_s = self._clock_s + 1 + reach_s - self._promise_s - self._manifest.head.row_time_s
-            words += self.decide(self._head.push(self._window.expire(math.ceil(due_s * rate) - 1)))
+            words += self.decide(self._head.push(self._window.expire([self._due_row(s) for s in self._promises_s])))
             words += self._decider.advance(self._clock_s)
         return words
+
+    def _due_row(self, promise_s: float) -> int:
+        """Return the last row whose spots cannot wait for the next tick, where so long a delay is promised."""
+        if math.isinf(promise_s):
+            return -1
+        head = self._manifest.head
+        due_s = self._clock_s + 1 + head.max_displacement_s - promise_s - head.row_time_s
+        return math.ceil(due_s * self._manifest.rate) - 1
 
     def score(self, second: Second) -> list[Scores]:
         """Take one second; return the scores that its look-ahead completes."""
@@ -76,3 +80,13 @@ class Spotter:
     def flush(self) -> list[Spot]:
         """End the stream; return what was still pending."""
         return self.decide(self.flush_scores()) + self._decider.flush()
+
+
+def _promise_s(manifest: Manifest, look_ahead_s: float) -> float:
+    """Return the shortest delay that is promised for a label confirmed with a look-ahead; infinite if there is none."""
+    whole_s, promises_s = manifest.head.look_ahead_s, [math.inf]
+    for label, decision in manifest.decision.items():
+        own_s = whole_s if decision.look_ahead_s is None else decision.look_ahead_s
+        if own_s == look_ahead_s:
+            promises_s.append(manifest.promised_delay_s(label))
+    return min(promises_s)

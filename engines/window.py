@@ -8,14 +8,14 @@ also scored once at each of them.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from engines.bundle import Manifest
 from engines.frontend import Embeddings
-from engines.second import FLOAT32, GAP
+from engines.second import FLOAT32, FORCED, GAP
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,17 +82,23 @@ class RollingWindow:
             done += self._append(self._missing(index, GAP), index // self._rate * self._rate + self._rate - 1)
         return done + [window for row in rows for window in self._append(row, rows[-1].index)]
 
-    def expire(self, last: int) -> list[Window]:
-        """Return windows for the rows up to `last` that wait for their look-ahead, without it: zeros instead.
+    def expire(self, last: Sequence[int]) -> list[Window]:
+        """Return windows for rows that wait for their look-ahead, or for the stride, without it: zeros instead.
 
         What comes later of those seconds counts for the rows after `last`, and no more for these.
+
+        Args:
+            last: for each look-ahead, rising, the last row that cannot wait.
         """
         if not self._recent or self._next == self._start:
             return []
         recent, following = self._recent.copy(), self._next
-        done: list[Window] = []
-        while self._next <= min(last, following - 1) + self._ahead:
-            done += self._append(self._missing(self._next), following - 1, min(last + 1, following), hurried=True)
+        ends = [min(row + 1, following) for row in last]
+        made_up = max(end + ahead for end, ahead in zip(ends, (*self._early_ahead, self._ahead), strict=True))
+        done = self._complete(following - 1, ends, hurried=True)
+        while self._next < made_up:
+            self._take(self._missing(self._next, GAP, FORCED))
+            done += self._complete(following - 1, ends, hurried=True)
         self._recent, self._next = recent, following
         return done
 
@@ -110,7 +116,8 @@ class RollingWindow:
             behind = self._length - self._ahead - self._stride if first > self._start else 0
             done = [self._window(range(first + behind, end), end - 1)]
         while self._final < end:
-            done += self._append(_Row(self._next, after, False, frozenset()), end - 1, end)
+            self._take(_Row(self._next, after, False, frozenset()))
+            done += self._complete(end - 1, [end] * (1 + len(self._early_ahead)))
         self._recent.clear()
         self._epoch = -1
         return done
@@ -126,24 +133,30 @@ class RollingWindow:
     def _missing(self, index: int, *flags: str) -> _Row:
         return _Row(index, self._zeros, False, frozenset(flags))
 
-    def _append(self, row: _Row, newest: int, end: int | None = None, *, hurried: bool = False) -> list[Window]:
-        """Take one row; return the window that ends with it, if one does.
+    def _append(self, row: _Row, newest: int) -> list[Window]:
+        """Take the next row; return the window that ends with it, if one does."""
+        self._take(row)
+        return self._complete(newest)
 
-        Args:
-            row: the next one.
-            newest: the newest row seen.
-            end: score no row from here on.
-            hurried: do not wait until a window is due by the stride.
-        """
+    def _take(self, row: _Row) -> None:
         self._recent.append(row)
         self._next = row.index + 1
+
+    def _complete(self, newest: int, ends: Sequence[int] | None = None, *, hurried: bool = False) -> list[Window]:
+        """Return the window of the last rows, if it scores any.
+
+        Args:
+            newest: the newest row seen.
+            ends: for each look-ahead, rising: score no row from here on.
+            hurried: do not wait until a window is due by the stride.
+        """
         first = self._next - self._length
         if self._edges == "inside" and first < self._start:
             return []
         if (first - self._start) % self._stride and not hurried:
             return []
-        final = self._next - self._ahead if end is None else min(self._next - self._ahead, end)
-        early = tuple(self._early_row(i, end) for i in range(len(self._early_ahead)))
+        final = self._next - self._ahead if ends is None else min(self._next - self._ahead, ends[-1])
+        early = tuple(self._early_row(i, None if ends is None else ends[i]) for i in range(len(self._early_ahead)))
         if final <= self._final and not any(r is not None for r in early):
             return []
         return [self._window(range(self._final, max(final, self._final)), newest, early)]

@@ -191,6 +191,8 @@ def _live(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    if args.out is not None and (args.out.is_dir() or not args.out.absolute().parent.is_dir()):
+        raise UsageError(f"{args.out}: is a folder, or in none; give a file to write.")
     return _run(args, IngestConfig(tuple(args.urls), live=False, input_options=dict(args.input_option)), args.out)
 
 

@@ -11,6 +11,9 @@ from collections.abc import Callable
 
 from streamer.config import GuardConfig
 
+_STEP_S = 2.0
+"""Two seconds of media that arrive one after the other are never further apart than this, but for a step in time."""
+
 
 class Guard:
     """Estimates where a stream is by now.
@@ -28,7 +31,10 @@ class Guard:
 
     def arrived(self, end_s: int, arrived_mono_s: float) -> None:
         """Take a second that is about to be worked on: where in media time it ends, and when it arrived."""
-        self._leads_s.append(end_s - arrived_mono_s * self._speed)
+        lead_s = end_s - arrived_mono_s * self._speed
+        if self._leads_s and lead_s > self._leads_s[-1] + _STEP_S:
+            self._leads_s.clear()  # the stream's clock has stepped: what came before tells nothing any more
+        self._leads_s.append(lead_s)
         self._end_s = end_s
 
     def head_s(self) -> float:

@@ -102,7 +102,7 @@ class Metrics:
             "provisional": self.spots_provisional,
         }
         of_state[spot.state].labels(spot.label).inc()
-        if FORCED in spot.flags:
+        if FORCED in spot.flags and spot.state != "provisional":
             self.decisions_forced.labels(spot.label).inc()
         self.deadline_missed.inc(missed)
         if spot.state == "confirmed":

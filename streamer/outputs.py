@@ -130,7 +130,7 @@ class Outputs:
         p.spots += spot.state == "confirmed"
         p.retracted += spot.state == "retracted"
         p.provisional += spot.state == "provisional"
-        p.forced += FORCED in spot.flags
+        p.forced += spot.state != "provisional" and FORCED in spot.flags
         p.missed += missed
         self._metrics.count_word(spot, missed=missed)
 

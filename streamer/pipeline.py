@@ -132,9 +132,8 @@ def _compute(ingest: Ingest, feed: Feed) -> None:
     try:
         for message in ingest.messages():
             feed.take(message)
-    except SourceError:
-        feed.end()  # the reading process died: say what is pending
-        raise
+    finally:
+        feed.end()  # interrupted, or the reading process died: what is pending gets its final word
 
 
 class _Relay:

@@ -42,12 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="root of the labelled matches")
     parser.add_argument("--split", default="valid", metavar="NAME", help="which split to choose on (default valid)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write a new bundle here instead of into the old one")
-    parser.add_argument(
+    deadline = parser.add_mutually_exclusive_group()
+    deadline.add_argument(
         "--deadline",
         type=_seconds,
         metavar="S",
-        help="choose for final words at most S seconds of media after the action, and promise that from now on",
+        help="choose for final words at most S seconds of media after the action, and promise that from now on "
+        "(default: the bundle's own deadline, if it has one for all labels)",
     )
+    deadline.add_argument("--no-deadline", action="store_true", help="let the rule take its time")
     parser.add_argument(
         "--precision",
         type=_share,
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     before, _ = read_manifest(args.bundle)
     wish = Wish(
         rule=args.rule or before.decision[before.labels[0]].rule,
-        deadline_s=args.deadline,
+        deadline_s=None if args.no_deadline else args.deadline or _kept_deadline_s(before),
         precision=args.precision,
         provisional_precision=args.provisional_precision,
         calibrated=not args.no_calibration,
@@ -145,6 +148,12 @@ def _halves(bundle: Bundle, data: Path, split: str) -> Iterator[_Half]:
         for half in (1, 2):
             actions = [a for a in read_actions(folder / LABELS_NAME) if a.half == half]
             yield _Half(actions, find_video(folder, half))
+
+
+def _kept_deadline_s(manifest: Manifest) -> float | None:
+    """Return the bundle's deadline, if it has one for all labels."""
+    deadlines_s = {decision.deadline_s for decision in manifest.decision.values()}
+    return deadlines_s.pop() if len(deadlines_s) == 1 else None
 
 
 def _recorded(bundle: Bundle, data: Path, split: str, track: Track) -> Halves:

@@ -90,6 +90,25 @@ def test_provisional_words_can_be_silenced(touchline: Touchline, short_sample: P
     ]
 
 
+def test_an_interrupt_gives_what_is_pending_its_final_word(start: Start, sample: Path) -> None:
+    process = start("live", sample, "--speed", "4", "--threshold", "0.02", "--provisional", "0.05")
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(12)]
+    process.terminate()
+    rest, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    check_life_cycles([json.loads(line) for line in [*lines, *rest.splitlines()]])
+
+
+def test_a_folder_to_write_words_into_is_refused_before_the_work(
+    touchline: Touchline, sample: Path, tmp_path: Path
+) -> None:
+    done = touchline("replay", sample, "--out", tmp_path, timeout=20)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "give a file to write" in done.err
+
+
 @pytest.mark.parametrize("command", ["live", "replay"])
 def test_a_deadline_that_cannot_be_kept_is_one_sentence_at_once(
     touchline: Touchline, sample: Path, command: str

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.frontend import Embeddings
-from engines.second import GAP
+from engines.second import FORCED, GAP
 from engines.window import RollingWindow, Window
 
 
@@ -120,8 +120,8 @@ def test_rows_that_cannot_wait_are_scored_without_the_rest_of_their_look_ahead(
 ) -> None:
     rolling = window(rows=6, look_ahead=3, early_look_ahead_s=early)
     before = [w for k in range(seconds) for w in rolling.push(embeddings(k))]
-    hurried = rolling.expire(last)
-    assert rolling.expire(last) == []
+    hurried = rolling.expire([last] * (1 + len(early)))
+    assert rolling.expire([last] * (1 + len(early))) == []
     after = [w for k in range(seconds, seconds + 4) for w in rolling.push(embeddings(k))] + rolling.flush()
     assert [row for w in before + hurried + after for row in w.scored] == list(range(seconds + 4))
     assert all(row <= last < seconds + 3 or last >= seconds for w in hurried for row in w.scored)
@@ -133,3 +133,25 @@ def test_rows_that_cannot_wait_are_scored_without_the_rest_of_their_look_ahead(
     for i in range(len(early)):
         rows_of = [w.early[i] for w in before + hurried + after if w.early[i] is not None]
         assert rows_of == list(range(seconds + 4))
+
+
+@given(st.integers(1, 14), st.integers(-1, 16), st.sampled_from([1, 2, 3]), st.integers(0, 3))
+def test_rows_that_wait_for_the_stride_alone_are_scored_too(seconds: int, last: int, stride: int, ahead: int) -> None:
+    rolling = window(rows=8, look_ahead=ahead, window_stride_rows=stride, outputs="chunk")
+    before = [w for k in range(seconds) for w in rolling.push(embeddings(k))]
+    hurried = rolling.expire([last])
+    scored = [row for w in before + hurried for row in w.scored]
+    assert scored == list(range(len(scored)))
+    assert len(scored) >= min(last + 1, seconds)
+    after = [w for k in range(seconds, seconds + 9) for w in rolling.push(embeddings(k))] + rolling.flush()
+    assert scored + [row for w in after for row in w.scored] == list(range(seconds + 9))
+
+
+def test_hurrying_one_look_ahead_leaves_the_others_theirs() -> None:
+    rolling = window(rows=6, look_ahead=3, early_look_ahead_s=(1,))
+    before = [w for k in range(8) for w in rolling.push(embeddings(k))]
+    assert [w.early for w in before][-1] == (6,)
+    hurried = rolling.expire([7, -1])
+    assert [(list(w.scored), w.early, FORCED in w.flags) for w in hurried] == [([], (7,), True)]
+    after = rolling.push(embeddings(8))
+    assert [(list(w.scored), w.early, FORCED in w.flags) for w in after] == [([5], (None,), False)]

@@ -123,3 +123,16 @@ def test_how_long_the_stream_should_have_been_past_a_time(speed: float) -> None:
     world.receive([1000 + (k + 1) / speed for k in range(5)])
     world.now_s += 3
     assert world.guard.since(5) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("step_s", [5, 9])
+def test_a_stall_after_a_step_in_media_time_is_noticed_as_soon_as_any(step_s: int) -> None:
+    world = World()
+    world.receive([1000.0 + k for k in range(1, 11)])
+    for k in range(11, 21):
+        world.wait_until(1000.0 + k)
+        world.guard.arrived(k + step_s, 1000.0 + k)
+    world.overdue.clear()
+    world.wait_until(1025.0)
+    assert world.overdue
+    assert world.overdue[0][0] < 1020.0 + 1 + SLACK_S + 2 * POLL_S

@@ -381,7 +381,7 @@ def test_a_tuned_bundle_keeps_the_deadline_that_it_was_chosen_for(
     assert curve["1"] < 0.5 < curve["3"] == pytest.approx(curve["inf"], abs=0.01)
 
     (data / "unseen.txt").write_text((data / "valid.txt").read_text())
-    more = ("--deadline", "3", "--measure", "unseen")
+    more = ("--measure", "unseen")  # its deadline is its own by now
     again = touchline_here("tune", tuned, "--data", data, "--out", tmp_path / "again", *more)
     assert again.code == 0, again.err
     other = open_bundle(tmp_path / "again").manifest

@@ -188,3 +188,9 @@ def test_results_are_refused_for_not_saying_when(path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_refused(path: Path) -> None:
     assert "cannot be read: No such file or directory" in refused(path)
+
+
+def test_words_of_two_streams_are_not_judged_as_one(path: Path) -> None:
+    write(path, {"id": "a"}, {"id": "b", "stream": "other"})
+    with pytest.raises(DataError, match="line 2 is of another stream"):
+        read_words(path)

@@ -122,6 +122,7 @@ class Word(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
     id: Annotated[str, Field(min_length=1)]
+    stream: str = ""
     half: Literal[1, 2]
     label: Annotated[str, Field(min_length=1)]
     media_time: Annotated[float, Field(ge=0, le=_FAR_S)]
@@ -169,7 +170,13 @@ def read_words(
     index = {label: i for i, label in enumerate(labels)}
     lives: dict[int, dict[str, dict[int, tuple[str, Word]]]] = {half: {} for half in HALVES}
     left_out: set[tuple[str, int, str]] = set()
+    streams: set[str] = set()
     for where, word in _words(path):
+        streams.add(word.stream)
+        if len(streams) > 1:
+            raise DataError(
+                f"{where} is of another stream than those before it; give the words of one (watch --stream)."
+            )
         if clock == "wall" and word.latency.compute is None:
             raise DataError(f"{where} does not say its latency.compute; judge these words with --said media.")
         if word.label in index:
