@@ -44,6 +44,8 @@ def decided(
 ) -> Manifest:
     """Return the manifest with other decisions; for the arguments see RunConfig.
 
+    A label whose look-ahead is too large for its deadline is confirmed with a smaller one, if the bundle has it.
+
     Raises:
         UsageError: there is no such label.
         BundleError: the bundle cannot keep such a deadline.
@@ -57,12 +59,23 @@ def decided(
     if provisional_threshold is not None or not provisional:
         changes["provisional_threshold"] = provisional_threshold if provisional else None
     changed = manifest.with_decision(**changes)
-    decision = {
-        label: d.model_copy(update={"deadline_s": wanted.get(label, wanted.get(EVERY_LABEL, d.deadline_s))})
-        for label, d in changed.decision.items()
-    }
-    changed = changed.model_copy(update={"decision": decision})
+    for label in changed.labels:
+        deadline_s = wanted.get(label, wanted.get(EVERY_LABEL))
+        if deadline_s is not None:
+            changed = _within(changed, label, deadline_s)
     check_deadlines(changed)
+    return changed
+
+
+def _within(manifest: Manifest, label: str, deadline_s: float) -> Manifest:
+    """Return the manifest with a label's deadline, and a smaller look-ahead where its own is too large for that."""
+    decision = manifest.decision[label].model_copy(update={"deadline_s": deadline_s})
+    own_s = manifest.head.look_ahead_s if decision.look_ahead_s is None else decision.look_ahead_s
+    for look_ahead_s in reversed([a for a in manifest.look_aheads_s if a <= own_s]):
+        one = decision.model_copy(update={"look_ahead_s": look_ahead_s})
+        changed = manifest.model_copy(update={"decision": {**manifest.decision, label: one}})
+        if changed.smallest_deadline_s(label) <= deadline_s:
+            break
     return changed
 
 
