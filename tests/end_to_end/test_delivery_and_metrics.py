@@ -36,7 +36,7 @@ def metrics_text(start: Start, sample: Path, free_port: int) -> str:
     """What /metrics shows after some spots were said to a broker."""
     process = start(
         *("live", sample, "--speed", "10", "--threshold", "0.02", "--broker", "--broker-port", "0"),
-        *("--deadline", "7", "--provisional", "0.3", "--metrics-port", free_port),
+        *("--deadline", "3.2", "--provisional", "0.3", "--metrics-port", free_port),
     )
     assert process.stdout is not None
     confirmed = 0

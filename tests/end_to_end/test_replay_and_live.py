@@ -19,14 +19,14 @@ def essence(spot: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(spot[key] for key in keys)
 
 
-@pytest.mark.parametrize("words", [(), ("--deadline", "7", "--provisional", "0.3")])
+@pytest.mark.parametrize("words", [("--no-provisional",), ("--deadline", "3.2", "--provisional", "0.3")])
 def test_replay_equals_live(touchline: Touchline, short_sample: Path, words: tuple[str, ...]) -> None:
     replay = touchline("replay", short_sample, "--threshold", "0.02", *words)
     live = touchline("live", short_sample, "--speed", "2", "--threshold", "0.02", *words)
     assert (replay.code, live.code) == (0, 0), replay.err + live.err
     assert len(replay.spots) > 5
     assert [essence(s) for s in replay.spots] == [essence(s) for s in live.spots]
-    assert ({s["state"] for s in live.spots} > {"confirmed"}) == bool(words)
+    assert ({s["state"] for s in live.spots} > {"confirmed"}) == ("--provisional" in words)
 
 
 def test_replay_twice_says_the_same(touchline: Touchline, short_sample: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_spot_keeps_the_promise_and_its_parts_add_up(touchline: Touchline, sho
     promise = float(done.err.split("at most ")[1].split(" s ")[0])
     for spot in done.spots:
         delay = spot["emitted_at"] - spot["media_time"]
-        assert delay <= promise
+        assert delay <= promise + 1e-6
         assert abs(sum(spot["latency"][p] for p in ("grid", "look_ahead", "hold")) - delay) < 1e-6
 
 
@@ -48,11 +48,12 @@ def test_two_files_are_two_halves(touchline: Touchline, short_sample: Path, tmp_
     done = touchline("replay", short_sample, short_sample, "--threshold", "0.1", "--out", results)
     assert done.code == 0, done.err
     predictions = json.loads(results.read_text())["predictions"]
-    assert len(predictions) == len(done.spots)
+    confirmed = [s for s in done.spots if s["state"] == "confirmed"]
+    assert len(predictions) == len(confirmed)
     halves = {half: [p["position"] for p in predictions if p["half"] == half] for half in ("1", "2")}
     assert halves["1"] == halves["2"]
     assert halves["1"]
-    assert len({s["id"] for s in done.spots}) == len(done.spots)
+    assert len({s["id"] for s in confirmed}) == len(confirmed)
 
 
 def test_the_results_file_can_be_evaluated(touchline: Touchline, sample: Path, tmp_path: Path) -> None:
@@ -65,7 +66,8 @@ def test_the_results_file_can_be_evaluated(touchline: Touchline, sample: Path, t
 
 
 def test_every_spot_has_the_promised_fields(touchline: Touchline, short_sample: Path) -> None:
-    spot = touchline("replay", short_sample, "--threshold", "0.1", "--stream", "cup final").spots[0]
+    spots = touchline("replay", short_sample, "--threshold", "0.1", "--stream", "cup final").spots
+    spot = next(s for s in spots if s["state"] == "confirmed")
     wanted = {
         "id",
         "stream",
