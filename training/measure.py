@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.actions import Action, read_actions
 from engines.bundle import Bundle, Manifest
-from engines.decider import Spot, times_us
+from engines.decider import Spot
 from engines.frontend import Embeddings, FrontEnds
 from engines.head import AT_ONCE, Scores
 from engines.spotter import Spotter
@@ -63,8 +63,9 @@ def scored(
     spotter, manifest = Spotter(bundle, "measure"), bundle.manifest
     wanted = round(manifest.head.look_ahead_s * manifest.rate) if look_ahead is None else look_ahead
     rows = [s for s in _scores(spotter, embeddings) if s.look_ahead == wanted]
-    times_TC = np.stack([times_us(row, manifest) for row in rows])
-    return Scored(actions, np.stack([s.scores_C for s in rows]), times_TC)
+    at_us = np.array([round((s.index / manifest.rate + manifest.head.row_time_s) * 1e6) for s in rows], np.int64)
+    shift_us = np.round(np.stack([s.displacement_C for s in rows]).astype(np.float64) * 1000).astype(np.int64) * 1000
+    return Scored(actions, np.stack([s.scores_C for s in rows]), np.maximum(at_us[:, None] + shift_us, 0))
 
 
 def _scores(spotter: Spotter, embeddings: Iterable[Embeddings]) -> list[Scores]:

@@ -131,8 +131,8 @@ def test_results_that_cannot_be_written_are_one_sentence(
     touchline: Touchline, short_sample: Path, tmp_path: Path
 ) -> None:
     done = touchline("replay", short_sample, "--out", tmp_path / "absent" / "results.json")
-    assert done.code == 1
-    assert "cannot be written" in done.complaint
+    assert done.code == 2
+    assert "give a file to write" in done.complaint
 
 
 def test_a_port_that_is_taken_is_one_sentence(touchline: Touchline, short_sample: Path, silent_port: int) -> None:

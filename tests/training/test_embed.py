@@ -56,7 +56,7 @@ def written(folder: Path) -> set[str]:
 
 
 def files_of(half: int) -> set[str]:
-    return {f"{half}_demo.json", f"{half}_demo_visual.npy", f"{half}_demo_audio.npy"}
+    return {f"{half}_small-hmtas-live.json", f"{half}_demo_visual.npy", f"{half}_demo_audio.npy"}
 
 
 def test_a_folder_of_matches_gives_features_labels_and_lists(demo_bundle: Path, data: Path, tmp_path: Path) -> None:
