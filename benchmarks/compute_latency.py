@@ -17,7 +17,8 @@ import numpy as np
 from engines.backends.base import Array, Engine
 from engines.bundle import Bundle, open_bundle
 from engines.spotter import Spotter
-from streamer.sampler import PictureSpec, Sampler, seconds_of
+from streamer.sampler import Sampler, seconds_of
+from streamer.sources.base import PictureSpec
 from streamer.sources.libav import LibavSource
 
 
@@ -42,9 +43,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     bundle = open_bundle(args.bundle)
-    p = bundle.manifest.pictures
     source = LibavSource(str(args.file), threads=2)
-    spec = PictureSpec(p.rate, p.width, p.height, p.resize_filter)
+    spec = PictureSpec.of(bundle.manifest.pictures)
     seconds = list(seconds_of(source.frames(), Sampler(spec)))
     source.close()
     notes: dict[str, list[float]] = defaultdict(list)

@@ -31,12 +31,17 @@ class _Strict(BaseModel):
 
 
 class Pictures(_Strict):
-    """How a visual stream wants its pictures."""
+    """How a visual stream wants its pictures.
+
+    `aspect` is width over height of the screen that a picture shows, whatever the shape of its pixels; a stream of
+    another shape gets bars, as on a television.
+    """
 
     rate: Annotated[int, Field(ge=1, le=60)]
     width: Annotated[int, Field(ge=8, le=4096)]
     height: Annotated[int, Field(ge=8, le=4096)]
     resize_filter: Literal["area", "bilinear", "bicubic"]
+    aspect: Annotated[float, Field(gt=0.1, lt=10)] = 16 / 9
 
 
 class State(_Strict):

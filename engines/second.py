@@ -57,6 +57,8 @@ class Second:
         audio_filled: share of the samples that were received, 0 to 1.
         flags: what was wrong with it, from the constants of this module.
         arrived_mono_s: monotonic clock when its last part arrived; for latency only, never for decisions.
+        utc_us: wall clock at its start, in microseconds since 1970; never for decisions. None if nobody knows.
+        clock: who says so: rtcp, prft, hls or arrival. None if nobody knows.
     """
 
     epoch: int
@@ -67,6 +69,8 @@ class Second:
     audio_filled: float = 1.0
     flags: frozenset[str] = field(default_factory=frozenset)
     arrived_mono_s: float = 0.0
+    utc_us: int | None = None
+    clock: str | None = None
 
     @property
     def has_video(self) -> bool:

@@ -88,7 +88,7 @@ class Feed:
         ingest = self._config.ingest
         self._spotter = Spotter(self._bundle, self._config.stream, opened.half)
         if ingest.live:
-            speed = ingest.speed if ingest.speed and opened.info.is_file else 1.0
+            speed = ingest.speed if ingest.speed and opened.info.recording else 1.0
             self._guard = Guard(self._config.guard, speed, self._clock)
         self._listener.opened(opened)
 

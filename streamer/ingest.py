@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from engines.errors import SourceError, TouchlineError
 from engines.second import Second
 from streamer.config import IngestConfig
-from streamer.sampler import PictureSpec, Sampler
-from streamer.sources.base import Frame, Source, StreamInfo
+from streamer.sampler import Sampler
+from streamer.sources.base import Frame, PictureSpec, Source, StreamInfo
 from streamer.timeline import to_us
 
 _POLL_S = 0.2
@@ -161,7 +161,7 @@ def _read_half(half: int, url: str, config: IngestConfig, spec: PictureSpec, out
         threads=1 if config.live else config.threads,
     )
     outlet.send(Opened(half, source.info))
-    pacer = Pacer(config.speed) if config.speed and source.info.is_file else None
+    pacer = Pacer(config.speed) if config.speed and source.info.recording else None
     error = _read(half, source, Sampler(spec), pacer, outlet, config)
     source.close()  # not when something is raised: the decoding thread may be inside it, and the process ends anyway
     outlet.send(HalfEnded(half, error))

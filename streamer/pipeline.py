@@ -22,7 +22,7 @@ from streamer.ingest import Ingest, Opened
 from streamer.metrics import Metrics
 from streamer.outputs import Outputs, Screen
 from streamer.progress import Progress
-from streamer.sampler import PictureSpec
+from streamer.sources.base import PictureSpec
 from streamer.web import serve
 
 log = logging.getLogger("touchline")
@@ -104,8 +104,7 @@ class Pipeline:
 
         Returns why the stream broke off, if it did.
         """
-        pictures = bundle.manifest.pictures
-        spec = PictureSpec(pictures.rate, pictures.width, pictures.height, pictures.resize_filter)
+        spec = PictureSpec.of(bundle.manifest.pictures)
         listener = _Relay(outputs, asyncio.get_running_loop(), self._fail)
         feed = Feed(bundle, self._config, listener, self.metrics, self.progress)
         with Ingest(self._config.ingest, spec) as ingest:

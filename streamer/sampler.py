@@ -7,13 +7,13 @@ converted. Deterministic in its input.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from engines import second as flags
 from engines.second import FLOAT32, SAMPLE_RATE_HZ, UINT8, MediaTime, Second
-from streamer.sources.base import Frame
+from streamer.sources.base import Frame, PictureSpec
 from streamer.timeline import Timeline
 
 SOUND_SLACK_US = 1_000_000
@@ -23,16 +23,6 @@ _SOUND_AHEAD_S = 15
 _UNPLACED_BLOCKS = 256
 """Blocks of sound kept until a picture says where they belong: about five seconds."""
 _US = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class PictureSpec:
-    """How a bundle wants its pictures."""
-
-    rate: int
-    width: int
-    height: int
-    resize_filter: str = "area"
 
 
 class _Sound:
@@ -116,7 +106,7 @@ class Sampler:
         self._picture_us = at.us
         slot = at.us * self._spec.rate // _US
         if slot not in self._slots:
-            self._slots[slot] = frame.picture.rgb(self._spec.width, self._spec.height, self._spec.resize_filter)
+            self._slots[slot] = frame.picture.rgb(self._spec)
         if frame.corrupt:
             self._corrupt.add(at.us // _US)
 

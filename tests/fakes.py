@@ -10,7 +10,7 @@ import numpy as np
 from engines.backends.base import Array, Shape
 from engines.bundle import Bundle, Decision, HeadSpec, Manifest, ModalityStream, Pictures
 from engines.second import FLOAT32, UINT8, Second
-from streamer.sources.base import Frame
+from streamer.sources.base import Frame, PictureSpec
 
 BASE = Fraction(1, 90_000)
 LABELS = ("Goal", "Foul")
@@ -23,9 +23,9 @@ class FlatPicture:
         self.level = level
         self.conversions = 0
 
-    def rgb(self, width: int, height: int, resize_filter: str) -> UINT8:
+    def rgb(self, spec: PictureSpec) -> UINT8:
         self.conversions += 1
-        return np.full((height, width, 3), self.level, np.uint8)
+        return np.full((spec.height, spec.width, 3), self.level, np.uint8)
 
 
 def picture(at_s: float | None, level: int = 0, corrupt: bool = False) -> Frame:

@@ -12,7 +12,8 @@ from engines.decider import Spot
 from engines.frontend import Embeddings, FrontEnds
 from engines.head import AT_ONCE, Scores
 from engines.spotter import Spotter
-from streamer.sampler import PictureSpec, Sampler, seconds_of
+from streamer.sampler import Sampler, seconds_of
+from streamer.sources.base import PictureSpec
 from streamer.sources.libav import LibavSource
 from training.data.soccernet import find_video, halves_of
 from training.deadlines import DeadlineCurve, deadline_curve
@@ -23,11 +24,10 @@ from training.tune import calibration_errors
 
 def embed(bundle: Bundle, video: Path) -> list[Embeddings]:
     """Return the embeddings of every second of a file, in order."""
-    p = bundle.manifest.pictures
     front_ends = FrontEnds(bundle)
     source = LibavSource(str(video), threads=2)
     try:
-        sampler = Sampler(PictureSpec(p.rate, p.width, p.height, p.resize_filter))
+        sampler = Sampler(PictureSpec.of(bundle.manifest.pictures))
         return [e for second in seconds_of(source.frames(), sampler) for e in front_ends.push(second)]
     finally:
         source.close()

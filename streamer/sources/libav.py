@@ -19,7 +19,7 @@ from av.video.reformatter import Interpolation
 from engines.errors import SourceError
 from engines.second import FLOAT32, SAMPLE_RATE_HZ, UINT8
 from streamer.redact import redact, redact_url
-from streamer.sources.base import Frame, StreamInfo
+from streamer.sources.base import Frame, PictureSpec, StreamInfo
 
 RESIZE_FILTERS = {"area": Interpolation.AREA, "bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
 _MAX_SIZE_PX = 16_384
@@ -32,11 +32,11 @@ class LibavPicture:
     def __init__(self, frame: av.VideoFrame) -> None:
         self._frame = frame
 
-    def rgb(self, width: int, height: int, resize_filter: str) -> UINT8:
-        """Return uint8 RGB (height, width, 3); see RESIZE_FILTERS for the names."""
-        interpolation = RESIZE_FILTERS[resize_filter]
+    def rgb(self, spec: PictureSpec) -> UINT8:
+        """Return uint8 RGB (H, W, 3); see RESIZE_FILTERS for the names."""
+        interpolation = RESIZE_FILTERS[spec.resize_filter]
         try:
-            small = self._frame.reformat(width, height, format="rgb24", interpolation=interpolation)
+            small = self._frame.reformat(spec.width, spec.height, format="rgb24", interpolation=interpolation)
         except av.FFmpegError as error:
             raise SourceError(f"A picture cannot be converted to RGB: {_reason(error)}.") from error
         return cast(UINT8, small.to_ndarray())
@@ -75,7 +75,7 @@ class LibavSource:
         self._container = _open(url, options, (open_timeout_s, read_timeout_s))
         try:
             self._choose_streams(threads)
-            self.info = self._describe(is_file=os.path.isfile(url.removeprefix("file:")))
+            self.info = self._describe(recording=os.path.isfile(url.removeprefix("file:")))
         except BaseException:
             self.close()
             raise
@@ -88,18 +88,19 @@ class LibavSource:
         self._audio = self._container.streams.best("audio", related=video)
         video.thread_type, video.codec_context.thread_count = ("SLICE", 1) if threads == 1 else ("FRAME", threads)
 
-    def _describe(self, *, is_file: bool) -> StreamInfo:
+    def _describe(self, *, recording: bool) -> StreamInfo:
         video, audio = self._video, self._audio
         rate = float(video.average_rate) if video.average_rate else None
         known = self._container.duration
         return StreamInfo(
+            container=self._container.format.name,
             video=video.codec_context.name,
             audio=audio.codec_context.name if audio is not None else None,
             width=video.width,
             height=video.height,
             rate_fps=rate if rate and 0 < rate <= 240 else None,
             duration_s=known / av.time_base if known and known > 0 else None,
-            is_file=is_file,
+            recording=recording,
         )
 
     def frames(self) -> Iterator[Frame]:

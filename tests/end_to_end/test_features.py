@@ -12,7 +12,7 @@ from engines.bundle import open_bundle
 from engines.frontend import FrontEnds
 from streamer.config import IngestConfig
 from streamer.ingest import Arrived, Ingest
-from streamer.sampler import PictureSpec
+from streamer.sources.base import PictureSpec
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from streamer.metrics import Metrics
 from streamer.progress import Progress
 from streamer.sources.base import StreamInfo
 
-INFO = StreamInfo("h264", None, 320, 180, 25.0, None, is_file=False)
+INFO = StreamInfo("mpegts", "h264", None, 320, 180, 25.0, None, recording=False)
 START_S, DEADLINE_S, POLL_S = 1000.0, 3.0, 0.2
 BRIGHT = 250
 

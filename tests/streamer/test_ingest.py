@@ -11,8 +11,7 @@ from fakes import FlatPicture, second
 from engines.errors import SourceError
 from streamer.config import IngestConfig
 from streamer.ingest import Arrived, Counts, HalfEnded, Ingest, Message, Opened, Pacer, _Outlet
-from streamer.sampler import PictureSpec
-from streamer.sources.base import Frame
+from streamer.sources.base import Frame, PictureSpec
 
 SPEC = PictureSpec(rate=2, width=16, height=8)
 

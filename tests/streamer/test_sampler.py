@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from engines import second as flags
 from engines.second import Second
-from streamer.sampler import PictureSpec, Sampler, seconds_of
-from streamer.sources.base import Frame
+from streamer.sampler import Sampler, seconds_of
+from streamer.sources.base import Frame, PictureSpec
 
 SPEC = PictureSpec(rate=2, width=16, height=8)
 

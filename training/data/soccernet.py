@@ -15,7 +15,8 @@ import numpy as np
 from engines.actions import Action, read_actions
 from engines.errors import DataError
 from engines.second import SAMPLE_RATE_HZ, UINT8
-from streamer.sampler import PictureSpec, Sampler, seconds_of
+from streamer.sampler import Sampler, seconds_of
+from streamer.sources.base import PictureSpec
 from streamer.sources.libav import LibavSource
 from training.data.splits import match_folder
 from training.data.splits import read_split as read_split  # to be had from here too

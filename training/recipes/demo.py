@@ -21,7 +21,7 @@ from engines.bundle import Bundle, Manifest, open_bundle, write_manifest
 from engines.errors import UsageError
 from engines.frontend import Embeddings
 from engines.labels import SOCCERNET_LABELS
-from streamer.sampler import PictureSpec
+from streamer.sources.base import PictureSpec
 from training.data.clips import Batch, ClipSampler
 from training.data.soccernet import Half, find_video, halves_of, load_half, read_split
 from training.data.splits import match_folder
