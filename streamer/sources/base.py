@@ -86,6 +86,7 @@ class Frame:
         corrupt: the decoder concealed damage in it.
         wraps_at: ticks after which `pts` starts again at 0 (2^33 in MPEG-TS); 0 if it never does.
         wall: when it was taken, if the stream says so; pictures only.
+        duration: how long a picture is shown, in `time_base` units; 0 if the stream does not say.
     """
 
     pts: int | None
@@ -96,6 +97,7 @@ class Frame:
     corrupt: bool = False
     wraps_at: int = 0
     wall: Wall | None = None
+    duration: int = 0
 
 
 @dataclass(frozen=True, slots=True)
