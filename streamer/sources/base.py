@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from engines.bundle import Pictures
 from engines.errors import SourceError
 from engines.second import FLOAT32, UINT8
+
+if TYPE_CHECKING:  # the reading process starts sooner without the bundle's reader
+    from engines.bundle import Pictures
 
 Cause = Literal[
     "unreachable", "no_media", "no_picture", "undecodable", "ended", "stalled", "broke_off", "died", "missing_part"
@@ -47,7 +49,7 @@ class PictureSpec:
     aspect: float = 16 / 9
 
     @classmethod
-    def of(cls, pictures: Pictures) -> "PictureSpec":
+    def of(cls, pictures: "Pictures") -> "PictureSpec":
         """Return what a manifest says."""
         return cls(pictures.rate, pictures.width, pictures.height, pictures.resize_filter, pictures.aspect)
 
@@ -130,10 +132,17 @@ class StreamInfo:
 class Source(Protocol):
     """An opened stream. Frames come once, in decoding order; the end of the iterator is the end of the stream."""
 
-    info: StreamInfo
-    decode_errors: int
-    skipped: int
-    """Packets of pictures left out by `skip`."""
+    @property
+    def info(self) -> StreamInfo:
+        """What was found on opening."""
+
+    @property
+    def decode_errors(self) -> int:
+        """Packets and frames that could not be used."""
+
+    @property
+    def skipped(self) -> int:
+        """Packets of pictures left out by `skip`, or since nobody took them."""
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the stream ends.
