@@ -7,155 +7,188 @@ converted. Deterministic in its input.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from engines import second as flags
-from engines.second import FLOAT32, SAMPLE_RATE_HZ, UINT8, MediaTime, Second
-from streamer.sources.base import Frame, PictureSpec
-from streamer.timeline import Timeline
+from engines.second import SAMPLE_RATE_HZ, UINT8, MediaTime, Second
+from streamer.sound_ring import SoundRing
+from streamer.sources.base import Frame, Picture, PictureSpec, Wall
+from streamer.timeline import LONGEST_HOLE_US, REORDER_US, Anchor, Timeline
 
-SOUND_SLACK_US = 1_000_000
-"""How far sound may trail the pictures, in media time, before a second goes out without it."""
-_SOUND_AHEAD_S = 15
-"""Seconds of sound kept ahead of the pictures; more is dropped."""
 _UNPLACED_BLOCKS = 256
 """Blocks of sound kept until a picture says where they belong: about five seconds."""
 _US = 1_000_000
 
 
-class _Sound:
-    """Sound of the seconds not yet given out, placed by time."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[int, tuple[FLOAT32, int]] = {}
-        self.end_us = -1
-
-    def add(self, start_us: int, samples: FLOAT32, first_index: int) -> None:
-        start = round(start_us * SAMPLE_RATE_HZ / _US)
-        self.end_us = max(self.end_us, start_us + len(samples) * _US // SAMPLE_RATE_HZ)
-        while len(samples):
-            index, offset = divmod(start, SAMPLE_RATE_HZ)
-            part = samples[: SAMPLE_RATE_HZ - offset]
-            if first_index <= index < first_index + _SOUND_AHEAD_S:
-                block, filled = self._seconds.get(index) or (np.zeros(SAMPLE_RATE_HZ, np.float32), 0)
-                block[offset : offset + len(part)] = part
-                self._seconds[index] = (block, filled + len(part))
-            start += len(part)
-            samples = samples[len(part) :]
-
-    def take(self, index: int) -> tuple[FLOAT32, float]:
-        block, filled = self._seconds.pop(index, (np.zeros(SAMPLE_RATE_HZ, np.float32), 0))
-        np.clip(np.nan_to_num(block, copy=False), -1.0, 1.0, out=block)
-        return block, min(1.0, filled / SAMPLE_RATE_HZ)
-
-
 class Sampler:
-    """Cuts a stream's frames into Seconds."""
+    """Cuts a stream's frames into Seconds.
 
-    def __init__(self, spec: PictureSpec) -> None:
-        self.timeline = Timeline()
+    Args:
+        spec: how pictures are wanted.
+        anchor: where the timeline goes on from; the first second is the one that the first picture falls in.
+        from_s: seconds before this one are cut in the same way, but neither converted nor given out.
+    """
+
+    def __init__(self, spec: PictureSpec, anchor: Anchor | None = None, from_s: int = 0) -> None:
+        self.timeline = Timeline(anchor)
         self._spec = spec
-        self._epoch = 0
-        self._index = 0
-        self._slots: dict[int, UINT8] = {}  # slot number since media time 0 → picture
-        self._last_picture: UINT8 | None = None
-        self._picture_us = -1
+        self._from_s = from_s
+        self._epoch = self._index = 0
+        self._slots: dict[int, UINT8 | Picture] = {}  # slot number since media time 0 → picture
+        self._last_picture: UINT8 | Picture | None = None
+        self._picture_us: int | None = None
+        self._doubted: Frame | None = None  # a picture whose timestamp the next one must bear out
         self._corrupt: set[int] = set()
-        self._sound = _Sound()
-        self._sound_alive = False
+        self._walls: dict[int, tuple[int, str]] = {}
+        self._sound = SoundRing()
         self._unplaced: deque[Frame] = deque(maxlen=_UNPLACED_BLOCKS)  # sound that came before its pictures
+        self._bases = 0
         self._arrived_mono_s = 0.0
 
     def push(self, frame: Frame) -> list[Second]:
         """Take a frame; return the seconds it completes."""
         self._arrived_mono_s = frame.arrived_mono_s
         if frame.samples is not None:
-            if not self._take_sound(frame):
-                self._unplaced.append(frame)
+            self._take_sound(frame)
             return self._complete()
-        first = self._picture_us < 0
-        at = self.timeline.place_picture(frame.pts, frame.time_base)
-        done = self._new_epoch(at) if at.epoch != self._epoch else []
-        self._take_picture(at, frame)
-        if first or done:
-            waiting = list(self._unplaced)
-            self._unplaced.clear()
-            for block in waiting:
-                self._take_sound(block)
-        return done + self._complete()
+        doubted, self._doubted = self._doubted, None
+        done = [] if doubted is None else self._place(doubted, self._is_borne_out(doubted, frame))
+        if self.timeline.doubts(frame.pts, frame.time_base, frame.wraps_at):
+            self._doubted = frame
+            return done
+        return done + self._place(frame)
 
     def flush(self) -> list[Second]:
         """Return what is left at the end of the stream, the last second being a part of one."""
-        if self._picture_us < 0:
-            return []
-        return [self._emit() for _ in range(self._picture_us // _US - self._index + 1)]
+        doubted, self._doubted = self._doubted, None
+        done = [] if doubted is None else self._place(doubted)
+        return done + self._end_epoch()
 
-    def _new_epoch(self, at: MediaTime) -> list[Second]:
-        left = self.flush()
+    def _is_borne_out(self, doubted: Frame, frame: Frame) -> bool:
+        """Return whether a picture goes on from the one before it, whose timestamp is in doubt."""
+        doubted_us = self.timeline.media_us(doubted.pts, doubted.time_base, doubted.wraps_at)
+        us = self.timeline.media_us(frame.pts, frame.time_base, frame.wraps_at)
+        return us is None or doubted_us is None or -REORDER_US < us - doubted_us <= LONGEST_HOLE_US
+
+    def _place(self, frame: Frame, believed: bool = True) -> list[Second]:
+        if believed:
+            at = self.timeline.place_picture(frame.pts, frame.time_base, frame.wraps_at, frame.duration)
+        else:
+            at = self.timeline.repair_picture(frame.time_base, frame.duration)
+        done = []
+        if self._picture_us is None or at.epoch != self._epoch:
+            done = self._end_epoch()
+            self._begin_epoch(at)
+        self._take_picture(at, frame)
+        self._place_unplaced()
+        return done + self._complete()
+
+    def _begin_epoch(self, at: MediaTime) -> None:
         self._epoch, self._index = at.epoch, at.us // _US
         self._slots.clear()
         self._corrupt.clear()
-        self._sound, self._sound_alive = _Sound(), False
+        self._walls.clear()
+        self._sound.new_epoch()
         self._last_picture = None
-        return left
+
+    def _end_epoch(self) -> list[Second]:
+        if self._picture_us is None:
+            return []
+        return self._emit(self._picture_us // _US + 1, waited=False)
 
     def _take_picture(self, at: MediaTime, frame: Frame) -> None:
         assert frame.picture is not None
         self._picture_us = at.us
+        index = at.us // _US
         slot = at.us * self._spec.rate // _US
         if slot not in self._slots:
-            self._slots[slot] = frame.picture.rgb(self._spec)
+            self._slots[slot] = frame.picture.rgb(self._spec) if index >= self._from_s else frame.picture
         if frame.corrupt:
-            self._corrupt.add(at.us // _US)
+            self._corrupt.add(index)
+        if frame.wall is not None:
+            self._walls.setdefault(index, _wall_at_start(frame.wall, at.us - index * _US))
 
-    def _take_sound(self, frame: Frame) -> bool:
-        """Keep a block of sound; return whether the pictures' clock says where it belongs."""
+    def _take_sound(self, frame: Frame) -> None:
+        """Keep a block of sound, either where it belongs or until it is known where that is."""
+        assert frame.samples is not None
+        at = self._place_sound(frame)
+        self._place_unplaced()
+        if at is None or not self._sound.add(at.us, frame.samples, self._index):
+            self._unplaced.append(frame)
+        if at is not None and self._picture_us is not None:
+            self._sound.note_lag(self._picture_us)
+
+    def _place_sound(self, frame: Frame) -> MediaTime | None:
         assert frame.samples is not None
         duration_us = len(frame.samples) * _US // SAMPLE_RATE_HZ
-        at = self.timeline.place_sound(frame.pts, frame.time_base, duration_us)
-        if at is None:
-            return False
-        self._sound.add(at.us, frame.samples, self._index)
-        self._sound_alive = True
-        return True
+        return self.timeline.place_sound(frame.pts, frame.time_base, duration_us, frame.wraps_at)
+
+    def _place_unplaced(self) -> None:
+        """Try sound again that had no place, if timestamps belong elsewhere now."""
+        if self._bases == self.timeline.bases:
+            return
+        self._bases = self.timeline.bases
+        waiting = list(self._unplaced)
+        self._unplaced.clear()
+        for frame in waiting:
+            at = self._place_sound(frame)
+            if at is not None and frame.samples is not None:
+                self._sound.add(at.us, frame.samples, self._index)
 
     def _complete(self) -> list[Second]:
         done = []
-        while self._picture_us >= (self._index + 1) * _US and self._sound_is_settled():
-            done.append(self._emit())
+        picture_us = self._picture_us
+        while picture_us is not None and picture_us >= (self._index + 1) * _US:
+            if not self._sound.is_settled(self._index, picture_us):
+                break
+            done += self._emit(self._index + 1, waited=True)
         return done
 
-    def _sound_is_settled(self) -> bool:
-        end_us = (self._index + 1) * _US
-        return not self._sound_alive or self._sound.end_us >= end_us or self._picture_us >= end_us + SOUND_SLACK_US
+    def _emit(self, end: int, *, waited: bool) -> list[Second]:
+        """Give out the seconds up to `end`; a slot without a picture shows the one before it."""
+        done = []
+        while self._index < end:
+            pictures, new = self._take_slots()
+            samples, audio_filled = self._sound.take(self._index, waited)
+            utc_us, clock = self._walls.pop(self._index, (None, None))
+            if self._index >= self._from_s:
+                video_filled = new / self._spec.rate
+                second = Second(
+                    epoch=self._epoch,
+                    index=self._index,
+                    pictures_NHWC=self._stack(pictures),
+                    samples_S=samples,
+                    video_filled=video_filled,
+                    audio_filled=audio_filled,
+                    flags=_flags(video_filled, audio_filled, self._index in self._corrupt),
+                    arrived_mono_s=self._arrived_mono_s,
+                    utc_us=utc_us,
+                    clock=clock,
+                )
+                done.append(second)
+            self._corrupt.discard(self._index)
+            self._index += 1
+        return done
 
-    def _emit(self) -> Second:
-        """Give out the current second; a slot without a picture shows the one before it."""
+    def _take_slots(self) -> tuple[list[UINT8 | None], int]:
+        """Return the current second's pictures, and how many of them are new."""
         first_slot = self._index * self._spec.rate
-        pictures, new = [], 0
+        pictures: list[UINT8 | None] = []
+        new = 0
         for slot in range(first_slot, first_slot + self._spec.rate):
             picture = self._slots.pop(slot, None)
             if picture is not None:
                 self._last_picture, new = picture, new + 1
-            pictures.append(self._last_picture)
-        samples, audio_filled = self._sound.take(self._index)
-        if audio_filled == 0:
-            self._sound_alive = False  # do not wait for sound that has died; it is taken again when it returns
-        second = Second(
-            epoch=self._epoch,
-            index=self._index,
-            pictures_NHWC=self._stack(pictures),
-            samples_S=samples,
-            video_filled=new / self._spec.rate,
-            audio_filled=audio_filled,
-            arrived_mono_s=self._arrived_mono_s,
-        )
-        second = replace(second, flags=self._flags(second))
-        self._corrupt.discard(self._index)
-        self._index += 1
-        return second
+            if self._index >= self._from_s:
+                pictures.append(self._shown())
+        return pictures, new
+
+    def _shown(self) -> UINT8 | None:
+        """Return the last picture, converted now if it came before anything was wanted."""
+        if self._last_picture is not None and not isinstance(self._last_picture, np.ndarray):
+            self._last_picture = self._last_picture.rgb(self._spec)
+        return self._last_picture
 
     def _stack(self, pictures: list[UINT8 | None]) -> UINT8:
         """Stack the pictures; those before an epoch's first picture show that first one."""
@@ -164,19 +197,25 @@ class Sampler:
             return np.zeros((self._spec.rate, self._spec.height, self._spec.width, 3), np.uint8)
         return np.stack([first if p is None else p for p in pictures])
 
-    def _flags(self, second: Second) -> frozenset[str]:
-        found = set()
-        if second.video_filled == 0:
-            found.add(flags.NO_VIDEO)
-        elif second.video_filled < 0.75:
-            found.add(flags.PARTIAL_VIDEO)
-        if second.audio_filled == 0:
-            found.add(flags.NO_AUDIO)
-        elif second.audio_filled < 0.95:
-            found.add(flags.PARTIAL_AUDIO)
-        if self._index in self._corrupt:
-            found.add(flags.CORRUPT)
-        return frozenset(found)
+
+def _wall_at_start(wall: Wall, offset_us: int) -> tuple[int, str]:
+    """Return the wall clock at the start of a second, from that of a picture in it."""
+    return wall.utc_us - offset_us, wall.clock
+
+
+def _flags(video_filled: float, audio_filled: float, corrupt: bool) -> frozenset[str]:
+    found = set()
+    if video_filled == 0:
+        found.add(flags.NO_VIDEO)
+    elif video_filled < 0.75:
+        found.add(flags.PARTIAL_VIDEO)
+    if audio_filled == 0:
+        found.add(flags.NO_AUDIO)
+    elif audio_filled < 0.95:
+        found.add(flags.PARTIAL_AUDIO)
+    if corrupt:
+        found.add(flags.CORRUPT)
+    return frozenset(found)
 
 
 def seconds_of(frames: Iterable[Frame], sampler: Sampler) -> Iterator[Second]:

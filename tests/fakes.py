@@ -10,7 +10,7 @@ import numpy as np
 from engines.backends.base import Array, Shape
 from engines.bundle import Bundle, Decision, HeadSpec, Manifest, ModalityStream, Pictures
 from engines.second import FLOAT32, UINT8, Second
-from streamer.sources.base import Frame, PictureSpec
+from streamer.sources.base import Frame, PictureSpec, Wall
 
 BASE = Fraction(1, 90_000)
 LABELS = ("Goal", "Foul")
@@ -28,8 +28,9 @@ class FlatPicture:
         return np.full((spec.height, spec.width, 3), self.level, np.uint8)
 
 
-def picture(at_s: float | None, level: int = 0, corrupt: bool = False) -> Frame:
-    return Frame(None if at_s is None else round(at_s * 90_000), BASE, FlatPicture(level), corrupt=corrupt)
+def picture(at_s: float | None, level: int = 0, corrupt: bool = False, wall: Wall | None = None) -> Frame:
+    pts = None if at_s is None else round(at_s * 90_000)
+    return Frame(pts, BASE, FlatPicture(level), corrupt=corrupt, wall=wall)
 
 
 def sound(at_s: float, samples: FLOAT32 | int) -> Frame:

@@ -1,6 +1,12 @@
+import pickle
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
+import pytest
 from fakes import BASE, FlatPicture, broadcast, picture, sound
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +14,12 @@ from hypothesis import strategies as st
 from engines import second as flags
 from engines.second import Second
 from streamer.sampler import Sampler, seconds_of
-from streamer.sources.base import Frame, PictureSpec
+from streamer.sources.base import Frame, PictureSpec, Wall
+from streamer.sources.libav import LibavSource
+from streamer.timeline import Anchor
 
 SPEC = PictureSpec(rate=2, width=16, height=8)
+Events = list[tuple[bool, int | None]]
 
 
 def sampled(frames: list[Frame]) -> list[Second]:
@@ -92,14 +101,224 @@ def test_samples_out_of_range_are_clipped_and_nonsense_is_silence() -> None:
     assert samples[:4].tolist() == [1.0, -1.0, 0.0, 1.0]
 
 
-@given(st.lists(st.tuples(st.booleans(), st.one_of(st.none(), st.integers(-100_000, 2_000_000))), max_size=80))
-def test_every_second_comes_exactly_once_and_in_order(events: list[tuple[bool, int | None]]) -> None:
-    frames = [
-        Frame(pts, BASE, picture=FlatPicture(1)) if is_picture else Frame(pts, BASE, samples=np.zeros(640, np.float32))
-        for is_picture, pts in events
+events = st.lists(st.tuples(st.booleans(), st.one_of(st.none(), st.integers(-100_000, 2_000_000))), max_size=80)
+
+
+def frames_of(events: Events) -> list[Frame]:
+    """Pictures and blocks of sound, each unlike the others."""
+    return [
+        Frame(pts, BASE, FlatPicture(i)) if is_picture else Frame(pts, BASE, samples=np.full(640, i / 100, np.float32))
+        for i, (is_picture, pts) in enumerate(events)
     ]
-    seconds = sampled(frames)
+
+
+def same(one: Iterable[Second], other: Iterable[Second]) -> bool:
+    def content(second: Second) -> tuple[object, ...]:
+        pictures, samples = second.pictures_NHWC.tobytes(), second.samples_S.tobytes()
+        return second.epoch, second.index, pictures, samples, second.video_filled, second.audio_filled, second.flags
+
+    return [content(s) for s in one] == [content(s) for s in other]
+
+
+@given(events)
+def test_every_second_comes_exactly_once_and_in_order(events: Events) -> None:
+    seconds = sampled(frames_of(events))
     for epoch in {s.epoch for s in seconds}:
         indices = [s.index for s in seconds if s.epoch == epoch]
         assert indices == list(range(indices[0], indices[0] + len(indices)))
     assert [s.epoch for s in seconds] == sorted(s.epoch for s in seconds)
+
+
+# A hole that may be one bad timestamp
+
+
+def test_a_picture_far_ahead_that_the_next_one_does_not_bear_out_is_repaired() -> None:
+    frames = [f if f.picture is None or f.pts != 180_000 else picture(8.3, 2) for f in broadcast(4)]
+    sampler = Sampler(SPEC)
+    seconds = list(seconds_of(frames, sampler))
+    assert [levels(s) for s in seconds] == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    assert all(not s.flags for s in seconds)
+    assert sampler.timeline.repairs == {"outlier": 1}
+
+
+def test_a_hole_that_the_next_picture_bears_out_is_a_hole() -> None:
+    frames = [f for f in broadcast(8) if not 180_000 <= (f.pts or 0) < 540_000]
+    seconds = sampled(frames)
+    assert [levels(s) for s in seconds] == [[0, 0], [1, 1], [1, 1], [1, 1], [1, 1], [1, 1], [6, 6], [7, 7]]
+    assert [s.index for s in seconds if s.flags] == [2, 3, 4, 5]
+    assert levels(sampled([picture(0.0, 1), picture(3.5, 2)])[3]) == [1, 2]  # at the end there is no next one
+
+
+# Sound on a clock of its own
+
+
+def test_sound_on_a_clock_of_its_own_is_heard_after_a_few_seconds() -> None:
+    frames = [f if f.picture else replace(f, pts=(f.pts or 0) + 4_000_000_000) for f in broadcast(12)]
+    sampler = Sampler(SPEC)
+    seconds = list(seconds_of(frames, sampler))
+    assert [s.has_audio for s in seconds[:2]] == [False, False]
+    assert [s.audio_filled > 0.99 for s in seconds[3:11]] == [True] * 8
+    assert sampler.timeline.repairs["sound_rebased"] == 1
+
+
+@pytest.mark.parametrize("early_s", [0.2, 1.0, 2.0])
+def test_sound_that_crosses_a_discontinuity_first_is_kept_for_it(early_s: float) -> None:
+    def crossing(frame: Frame) -> Frame:
+        at_s = (frame.pts or 0) / 90_000 + (0 if frame.picture else early_s)
+        return replace(frame, pts=round((at_s + 500 if at_s >= 8 else at_s) * 90_000))
+
+    sampler = Sampler(SPEC)
+    seconds = list(seconds_of(map(crossing, broadcast(16)), sampler))
+    assert sampler.timeline.repairs["sound_rebased"] == 0
+    assert [s.audio_filled > 0.99 for s in seconds if s.epoch == 1] == [True] * 8
+
+
+# Wall clock
+
+
+def test_a_second_knows_the_wall_clock_at_its_start_from_the_first_picture_that_does() -> None:
+    wall = Wall(1_700_000_000_250_000, "rtcp")
+    later = replace(wall, utc_us=wall.utc_us + 999)
+    frames = [
+        picture(0.0),
+        picture(0.5),
+        picture(1.0),
+        picture(1.25, wall=wall),
+        picture(1.5, wall=later),
+        picture(2.0),
+    ]
+    seconds = sampled(frames)
+    assert [(s.utc_us, s.clock) for s in seconds] == [(None, None), (1_700_000_000_000_000, "rtcp"), (None, None)]
+
+
+# Going on, and beginning in the middle
+
+
+def test_an_anchored_stream_begins_with_the_second_its_first_picture_is_in() -> None:
+    anchor = Anchor(epoch=2, media_us=70_500_000, stream_us=10_000_000, reach_us=20_000_000)
+    seconds = list(seconds_of(broadcast(2.5, start_s=14.0), Sampler(SPEC, anchor)))
+    assert [(s.epoch, s.index) for s in seconds] == [(2, 74), (2, 75), (2, 76)]
+    assert levels(seconds[0]) == [0, 0]
+
+
+@given(events, st.integers(0, 12))
+def test_seconds_from_the_middle_are_those_of_a_run_from_the_start(events: Events, from_s: int) -> None:
+    whole = [s for s in sampled(frames_of(events)) if s.index >= from_s]
+    assert same(seconds_of(frames_of(events), Sampler(SPEC, from_s=from_s)), whole)
+
+
+def test_a_recording_entered_in_its_middle_gives_the_seconds_of_a_run_from_the_start() -> None:
+    frames = [f for f in broadcast(20, start_s=3.0) if f.picture is None or (f.pts or 0) % 5 == 0]
+    landed = [f for f in frames if (f.pts or 0) >= 11.2 * 90_000]
+    anchor = Anchor(epoch=0, media_us=0, stream_us=3_000_000, reach_us=2**62)
+    assert same(seconds_of(landed, Sampler(SPEC, anchor, 10)), sampled(frames)[10:])
+
+
+def test_pictures_before_the_middle_are_not_converted() -> None:
+    frames = list(broadcast(10))
+    list(seconds_of(frames, Sampler(SPEC, from_s=8)))
+    shown = [(f.pts or 0) / 90_000 for f in frames if isinstance(f.picture, FlatPicture) and f.picture.conversions]
+    assert shown == [8.0, 8.52, 9.0, 9.52]
+
+
+def test_a_picture_from_before_the_middle_is_shown_where_a_run_from_the_start_would() -> None:
+    frames = [picture(0.0, 1), picture(0.6, 2), picture(0.7, 3), picture(2.6, 4), picture(2.7, 5)]
+    seconds = list(seconds_of(frames, Sampler(SPEC, from_s=1)))
+    assert [levels(s) for s in seconds] == [[2, 2], [2, 4]]
+
+
+# For hours
+
+
+def test_two_hours_of_silence_under_slow_pictures_keep_memory_flat() -> None:
+    sampler, silence = Sampler(SPEC), np.zeros(8_000, np.float32)
+    held, count = [], 0
+    for i in range(3_600):
+        frames = [picture(2.0 * i), *(sound(2.0 * i + k / 2, silence) for k in range(4))]
+        seconds = [s for f in frames for s in sampler.push(f)]
+        count += len(seconds)
+        assert all(s.audio_filled == 1 and not s.samples_S.any() for s in seconds)
+        if i % 1_200 == 600:
+            held.append(len(pickle.dumps(sampler)))
+    assert count == 7_198
+    assert max(held) - min(held) < 1_000
+
+
+def test_hours_of_sound_that_belongs_nowhere_keep_memory_flat() -> None:
+    sampler, block = Sampler(SPEC), np.zeros(800, np.float32)
+    sampler.push(picture(0.0))
+    held = []
+    for i in range(3_000):
+        sampler.push(sound(500 + 4 * i, block.copy()))
+        held.append(len(pickle.dumps(sampler)) if i % 1_000 == 999 else 0)
+    assert held[2_999] - held[999] < 1_000
+
+
+# Real files
+
+
+def watched(shared: Path, name: str) -> tuple[list[Second], Counter[str]]:
+    source, sampler = LibavSource(str(shared / "data" / "streams" / "made" / name)), Sampler(SPEC)
+    seconds = list(seconds_of(source.frames(), sampler))
+    source.close()
+    return seconds, sampler.timeline.repairs
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "indices"),
+    [
+        ("wrap_once.ts", 1, range(12)),
+        ("jump_back_600s.ts", 2, range(12)),
+        ("jump_fwd_26h.ts", 2, range(12)),
+        ("jump_fwd_3s.ts", 1, range(15)),
+        ("restart_640x360p25_480x270p30.ts", 2, range(12)),
+        ("hls_disc/index.m3u8", 2, range(12)),
+        ("missing_pts_4_of_5.ts", 1, range(10)),
+        ("missing_pts_after_first.ts", 1, range(10)),
+        ("damage_1pct.ts", 1, range(10)),
+        ("lost_1s5_burst.ts", 1, range(10)),
+        ("bframes.avi", 1, range(5)),
+    ],
+)
+def test_odd_files_last_as_long_as_they_should(shared: Path, name: str, epochs: int, indices: range) -> None:
+    seconds, _ = watched(shared, name)
+    assert {s.epoch for s in seconds} == set(range(epochs))
+    assert sorted({s.index for s in seconds}) == list(indices)
+
+
+def test_sound_is_there_on_both_sides_of_a_restart(shared: Path) -> None:
+    seconds, repairs = watched(shared, "wrap_twice.ts")
+    full = [s for s in seconds if (s.epoch, s.index) != (0, 8)]  # one picture, until the restart is sure
+    assert all(s.audio_filled > 0.99 for s in full[:-1])
+    assert repairs["sound_rebased"] == 0
+
+
+def test_garbage_after_a_change_of_codec_is_survived(shared: Path) -> None:
+    seconds, _ = watched(shared, "restart_h264_to_mpeg2.ts")
+    assert all(s.has_video and s.audio_filled > 0.99 for s in seconds[:5])
+    assert seconds[-1].index < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("audio_muxed_2s5_late.ts", {0, 1}),
+        ("audio_starts_at_5s.ts", {0, 1, 2, 3, 4}),
+        ("audio_gap_4_8.ts", {4, 5, 6, 7}),
+        ("audio_48k_stereo_to_44k1_mono.ts", set()),
+        ("audio_51_ac3.ts", set()),
+    ],
+)
+def test_sound_is_taken_whenever_it_is_there(shared: Path, name: str, without: set[int]) -> None:
+    seconds, _ = watched(shared, name)
+    assert {s.index for s in seconds[:-1] if s.audio_filled < 0.9} == without
+
+
+@pytest.mark.parametrize("name", ["plain.ts", "audio_gap_4_8.ts", "audio_muxed_2s5_late.ts", "audio_starts_at_5s.ts"])
+def test_sound_is_in_step_wherever_it_begins(shared: Path, name: str) -> None:
+    """These files have a tone of 60 ms at each full second of their pictures."""
+    seconds, _ = watched(shared, name)
+    wave = np.exp(2j * np.pi * 1000 * np.arange(960) / 16_000)
+    for second in seconds[9:-1]:
+        strength = np.abs(np.convolve(np.concatenate([np.zeros(320), second.samples_S]), wave, "valid"))
+        assert abs(int(strength.argmax()) - 320) < 80
