@@ -267,7 +267,7 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     try:
         fields = json.loads(raw)
         version = fields["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: {MANIFEST} is damaged: it is no JSON object with a format_version.") from error
     if version != FORMAT_VERSION:
         raise BundleError(
@@ -394,7 +394,7 @@ def check_deadlines(manifest: Manifest) -> None:
 
 def _check_files(path: Path, manifest: Manifest) -> None:
     for name in _files(manifest):
-        if Path(name).name != name:
+        if Path(name).name != name or "\0" in name:
             raise BundleError(f"{path}: {name!r} is not the name of a file beside the manifest.")
         try:
             digest = hashlib.sha256((path / name).read_bytes()).hexdigest()
@@ -429,8 +429,16 @@ def _check_head(path: Path, manifest: Manifest, engine: Engine) -> None:
         outputs |= {f"early_{kind}": (1, count, len(labels)) for kind in kinds}
     _check_shapes(file, "input", inputs, engine.inputs)
     _check_shapes(file, "output", outputs, engine.outputs)
-    if json.loads(engine.metadata.get("labels", "null")) != list(labels):
+    if _labels_of(engine) != list(labels):
         raise BundleError(f"{file}: the labels that the graph was trained for are not those of the manifest.")
+
+
+def _labels_of(engine: Engine) -> object:
+    """Return the labels that a head's graph was trained for; None if it does not say."""
+    try:
+        return json.loads(engine.metadata.get("labels", "null"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _check_shapes(file: Path, kind: str, wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, cast
 
 import numpy as np
@@ -41,6 +42,8 @@ class Spot:
         latency: the delay by part, seconds: grid + look_ahead + hold = emitted_at − media_time; the live path adds
             compute, which is wall clock.
         flags: what was wrong with the seconds it rests on; `forced` if the deadline did not wait for the rule.
+        utc: when it happened, by the wall clock; filled in by the live path. None if nobody knows.
+        clock: who says so: rtcp, prft, hls, or arrival, which is our own clock when the picture came.
     """
 
     id: str
@@ -55,6 +58,8 @@ class Spot:
     revision: int = 1
     latency: Mapping[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    utc: datetime | None = None
+    clock: str | None = None
 
     @property
     def delay_s(self) -> float:

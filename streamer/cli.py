@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from engines.errors import TouchlineError, UsageError
-from streamer.config import IngestConfig, OutputConfig, RunConfig
+from streamer.arguments import add_input_option
+from streamer.config import ClipConfig, IngestConfig, OutputConfig, RunConfig, WatchConfig
 from streamer.decision import add_deadline
 
 INTERRUPTED, BUG = 130, 70
@@ -94,6 +95,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 _MODULES = {
+    "probe": ("streamer.probe", "say what a stream is, what will be used, how late spots will be, and what is wrong"),
     "watch": ("streamer.watch", "print the spots that a broker delivers, one a line"),
     "demo": ("streamer.demo", "play the sample broadcast through the whole live path"),
     "spot": ("streamer.spot", "spot on feature files instead of a video"),
@@ -120,17 +122,51 @@ _EXTRAS = ("torch", "onnx", "lightning_fabric", "tensorboardX", "scipy")
 """What the run-time set leaves out."""
 
 
+_PATIENCE_S = 60.0
+"""A replay waits so long for a file that gives nothing: a pipe that nobody writes to, a server that has died."""
+
+_SOURCES = """URL is one of
+  match.ts  -                       a file, standard input
+  http://…  https://…  ….m3u8       progressive or HLS, live or not
+  rtsp://camera/main                over TCP; --input-option rtsp_transport=udp for UDP
+  rtmp://server/app/key             pull; with ?listen=1 wait for an encoder that pushes
+  udp://@239.1.2.3:5000  tcp://h:p  MPEG-TS; tcp with ?listen=1 waits for a sender
+  srt://host:9000  srt://:9000      caller, listener
+  whip://127.0.0.1:8889/main        wait for OBS, FFmpeg or a browser to publish over WebRTC
+  whep://host/path  wheps://…       pull over WebRTC; a bearer token is taken from TOUCHLINE_TOKEN
+
+example: touchline live rtsp://camera/main --mqtt mqtt://localhost --clips clips"""
+
+
 def _add_live(commands: "Commands") -> None:
     parser = commands.add_parser(
         "live",
         help="watch a stream and say spots as they happen",
-        description="Watch a stream, or a file at the speed of life, and say spots as they happen. When the machine is "
-        "too slow, whole seconds are shed (and counted) rather than fall behind.",
-        epilog="example: touchline live rtsp://camera/main --bundle bundles/demo --mqtt mqtt://localhost",
+        description="Watch a stream, or a file at the speed of life, and say spots as they happen.\n"
+        "A stream that stalls, ends or breaks off is opened again, for ever.\n"
+        "When the machine is too slow, whole seconds are shed (and counted) rather than fall behind.",
+        epilog=_SOURCES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("url", metavar="URL", help="any URL or file that FFmpeg can open")
+    parser.add_argument("url", metavar="URL", help="what to watch; - is standard input")
     parser.add_argument(
         "--speed", type=_speed, default=1.0, metavar="X", help="play a file at X times the speed of life (default 1)"
+    )
+    watch = WatchConfig()
+    parser.add_argument(
+        "--stall",
+        type=_seconds,
+        default=watch.stall_s,
+        metavar="S",
+        help=f"open the stream again when nothing has come for so long (default {watch.stall_s:g}; twice as long is "
+        "allowed for opening it, and three times for its first second)",
+    )
+    parser.add_argument(
+        "--retries",
+        type=_count,
+        metavar="N",
+        help="open it again at most N times in a row, the first opening included (default: for ever, once it has been "
+        "open; a URL that cannot be opened at all is an error at once)",
     )
     _add_common(parser)
     parser.set_defaults(run=_live)
@@ -142,7 +178,9 @@ def _add_replay(commands: "Commands") -> None:
         help="run recordings through the same pipeline at full speed",
         description="Run recordings through the live pipeline as fast as it goes, losing nothing. Two files are the "
         "two halves of one match. The spots are those that live would have said.",
-        epilog="example: touchline replay 1.mp4 2.mp4 --bundle bundles/demo --out results_spotting.json",
+        epilog="example: touchline replay 1.mp4 2.mp4 --bundle bundles/demo --out results_spotting.json\n"
+        "         touchline replay 1.mp4 2.mp4 --start 1-40:00 --end 2-05:00 --clips clips",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("urls", metavar="FILE", nargs="+", help="a recording, or the halves of a match in order")
     parser.add_argument(
@@ -150,6 +188,19 @@ def _add_replay(commands: "Commands") -> None:
         type=Path,
         metavar="FILE",
         help="also write SoccerNet's results_spotting.json, or every word as JSON lines if FILE ends in .jsonl",
+    )
+    parser.add_argument("--realtime", action="store_true", help="play at the speed of life")
+    parser.add_argument(
+        "--start",
+        type=_moment,
+        metavar="[HALF-]MM:SS",
+        help="say only what happened from here on (a moment of the first file, unless HALF says which)",
+    )
+    parser.add_argument(
+        "--end",
+        type=_moment,
+        metavar="[HALF-]MM:SS",
+        help="and only up to here (of the last file, unless HALF says which)",
     )
     _add_common(parser)
     parser.set_defaults(run=_replay)
@@ -165,6 +216,23 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--provisional", type=_share, metavar="P", help="say provisional words from this confidence on"
     )
     provisional.add_argument("--no-provisional", action="store_true", help="say nothing before it is settled")
+    clips = ClipConfig(Path())
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        metavar="DIR",
+        help="write a clip of each confirmed spot there, in the stream's own encoding",
+    )
+    parser.add_argument(
+        "--clip-pre",
+        type=_seconds,
+        default=clips.pre_s,
+        metavar="S",
+        help=f"seconds before the action (default {clips.pre_s:g})",
+    )
+    parser.add_argument(
+        "--clip-post", type=_seconds, default=clips.post_s, metavar="S", help=f"and after it (default {clips.post_s:g})"
+    )
     parser.add_argument("--mqtt", metavar="URL", help="publish to this broker: mqtt://[user:password@]host[:port]")
     parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
     parser.add_argument(
@@ -174,26 +242,37 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--broker-port", type=_port, default=1883, metavar="PORT", help="its port (default 1883)")
     parser.add_argument("--metrics-port", type=_port, metavar="PORT", help="serve /metrics, /healthz, /readyz here")
-    parser.add_argument(
-        "--input-option",
-        action="append",
-        type=_key_value,
-        default=[],
-        metavar="KEY=VALUE",
-        help="pass an option to FFmpeg, e.g. rtsp_transport=tcp; may be repeated",
-    )
+    add_input_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON lines on a terminal too")
     parser.add_argument("--quiet", action="store_true", help="log warnings only")
 
 
 def _live(args: argparse.Namespace) -> int:
-    return _run(args, IngestConfig((args.url,), live=True, speed=args.speed, input_options=dict(args.input_option)))
+    watch = WatchConfig(2 * args.stall, 3 * args.stall, args.stall, args.retries)
+    ingest = IngestConfig((args.url,), live=True, speed=args.speed, input_options=dict(args.input_option), watch=watch)
+    return _run(args, ingest)
 
 
 def _replay(args: argparse.Namespace) -> int:
     if args.out is not None and (args.out.is_dir() or not args.out.absolute().parent.is_dir()):
         raise UsageError(f"{args.out}: is a folder, or in none; give a file to write.")
-    return _run(args, IngestConfig(tuple(args.urls), live=False, input_options=dict(args.input_option)), args.out)
+    halves = len(args.urls)
+    start, end = args.start or (None, 0.0), args.end
+    ingest = IngestConfig(
+        tuple(args.urls),
+        live=False,
+        speed=1.0 if args.realtime else None,
+        input_options=dict(args.input_option),
+        watch=WatchConfig(stall_s=_PATIENCE_S),
+        start=(start[0] or 1, start[1]),
+        end=(end[0] or halves, end[1]) if end is not None else None,
+    )
+    last = ingest.end or (halves, float("inf"))
+    if not 1 <= ingest.start[0] <= last[0] <= halves or ingest.start >= last:
+        raise UsageError(
+            f"--start and --end name no part of {halves} file{'s' * (halves > 1)}: the end is not after the start."
+        )
+    return _run(args, ingest, args.out)
 
 
 def _run(args: argparse.Namespace, ingest: IngestConfig, results: Path | None = None) -> int:
@@ -208,6 +287,8 @@ def _run(args: argparse.Namespace, ingest: IngestConfig, results: Path | None = 
         metrics_port=args.metrics_port,
         results=results,
     )
+    if args.clips is not None:
+        _check_clips(args.clips, ingest)
     config = RunConfig(
         args.bundle,
         args.stream,
@@ -217,11 +298,22 @@ def _run(args: argparse.Namespace, ingest: IngestConfig, results: Path | None = 
         deadlines_s=dict(args.deadline),
         provisional_threshold=args.provisional,
         provisional=not args.no_provisional,
+        clips=ClipConfig(args.clips, args.clip_pre, args.clip_post) if args.clips is not None else None,
     )
     screen = TerminalScreen() if sys.stdout.isatty() and not args.json else JsonScreen()
     with screen if isinstance(screen, TerminalScreen) else nullcontext():
         asyncio.run(_interruptible(Pipeline(config, screen).run()))
     return 0
+
+
+def _check_clips(folder: Path, ingest: IngestConfig) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: clips cannot be written there: {error.strerror}.") from error
+    for url in ingest.urls:
+        if url.partition(":")[0].lower() in ("whip", "whep", "wheps"):
+            raise UsageError("--clips needs an encoded stream, and WebRTC gives pictures alone; leave it out.")
 
 
 async def _interruptible(work: Awaitable[None]) -> None:
@@ -238,6 +330,33 @@ def _speed(text: str) -> float:
     if not 0.01 <= value <= 1000:
         raise argparse.ArgumentTypeError(f"{text}: a speed lies between 0.01 and 1000")
     return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 600:
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds from above 0 to 600 belongs here")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 0 on belongs here")
+    return value
+
+
+def _moment(text: str) -> tuple[int | None, float]:
+    """Return half, if it is named, and seconds."""
+    found = re.fullmatch(r"(?:([1-9])-)?(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)|(\d+(?:\.\d+)?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write MM:SS or H:MM:SS, with the half before it if it matters: 2-05:00"
+        )
+    half, hours, minutes, seconds, alone = found.groups()
+    if alone is not None:
+        return None, float(alone)
+    return int(half) if half else None, int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def _share(text: str) -> float:
@@ -260,10 +379,3 @@ def _stream(text: str) -> str:
             f"{text!r}: a stream's name is 1 to 64 letters, digits, '.', '_', '-' or blanks"
         )
     return text
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not key or not separator:
-        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE")
-    return key, value

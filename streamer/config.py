@@ -6,6 +6,26 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """How long a source may be silent, and how it is opened again."""
+
+    open_s: float = 20.0
+    """How long opening may take."""
+    first_s: float = 30.0
+    """How long the first second may take from then on: a stream is joined at its next key frame."""
+    stall_s: float = 10.0
+    """How long nothing may come; for a stream that comes in bursts, a burst longer. `--stall` scales all three."""
+    retries: int | None = None
+    """How often in a row a live source is opened again, the first time included; None: for ever, if it could be opened
+    once, and otherwise not at all, since then its URL is probably wrong."""
+    first_backoff_s: float = 0.5
+    longest_backoff_s: float = 15.0
+    """Before it is opened again: twice as long each time, up to this, and at random between half of it and all."""
+    steady_s: float = 30.0
+    """After so long without a fault, failures are counted from zero."""
+
+
+@dataclass(frozen=True, slots=True)
 class IngestConfig:
     """How a stream is read."""
 
@@ -17,16 +37,40 @@ class IngestConfig:
     """Times the speed of life at which a file is played; None is as fast as it goes. Streams have their own pace."""
     input_options: Mapping[str, str] = field(default_factory=dict)
     """Passed to FFmpeg."""
-    open_timeout_s: float = 10.0
-    read_timeout_s: float = 10.0
     threads: int = 2
     """Decoder threads of a replay; live always takes one, since every further one costs a frame of delay."""
     ahead_frames: int = 64
     """Frames, of picture and sound, that a replay decodes ahead."""
-    late_s: float = 1.0
-    """How far a paced file may fall behind its own clock before pictures are left out up to the next key frame."""
+    stale_s: float = 1.0
+    """How late live may be, for the engines' sake or the decoder's; then the oldest whole seconds are shed, or pictures
+    are left out up to the next key frame."""
     backlog_s: int = 3
-    """Seconds of media that may wait for the engines; then live sheds the oldest, and a replay waits."""
+    """Seconds of media that a replay decodes before it waits for the engines."""
+    watch: WatchConfig = WatchConfig()
+    start: tuple[int, float] = (1, 0.0)
+    """Half and media time from which words are said; replay only."""
+    end: tuple[int, float] | None = None
+    """Half and media time up to which words are said; None: to the end."""
+    context_s: float = 0.0
+    """What is read before the start and after the end, so that the words between are those of a whole run."""
+    clips_keep_s: float | None = None
+    """How much of the encoded stream is kept for clips; None: nothing."""
+
+    def part(self, half: int) -> tuple[float, float] | None:
+        """Return from when to when words are said of a half; None if of no moment of it."""
+        last = self.end or (len(self.urls), float("inf"))
+        if not self.start[0] <= half <= last[0]:
+            return None
+        return (self.start[1] if half == self.start[0] else 0.0), (last[1] if half == last[0] else float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class ClipConfig:
+    """The clips around confirmed spots."""
+
+    folder: Path
+    pre_s: float = 10.0
+    post_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +121,4 @@ class RunConfig:
     provisional: bool = True
     """Whether anything is said before it is settled."""
     guard: GuardConfig = GuardConfig()
+    clips: ClipConfig | None = None

@@ -14,9 +14,10 @@ from engines.decider import Spot
 from engines.spotter import Spotter
 from streamer.config import RunConfig
 from streamer.guard import Guard
-from streamer.ingest import Arrived, HalfEnded, Message, Opened
+from streamer.messages import Arrived, HalfEnded, Message, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.progress import Progress
+from streamer.wallclock import WallClock
 
 
 class Listener(Protocol):
@@ -24,6 +25,9 @@ class Listener(Protocol):
 
     def opened(self, opened: Opened) -> None:
         """A half's stream is open."""
+
+    def changed(self, change: SourceChanged) -> None:
+        """A source is otherwise than before."""
 
     def advanced(self, media_s: float) -> None:
         """A second was processed."""
@@ -61,6 +65,8 @@ class Feed:
         self._spotter: Spotter | None = None
         self._guard: Guard | None = None
         self._took_s = 0.0  # the last second's work
+        self._part = (0.0, float("inf"))  # what is said of this half
+        self._wall = WallClock()
         self.broken: str | None = None
 
     def take(self, message: Message | None) -> None:
@@ -72,6 +78,8 @@ class Feed:
         elif isinstance(message, HalfEnded):
             self.broken = self.broken or message.error
             self.end()
+        elif isinstance(message, SourceChanged):
+            self._listener.changed(message)
         else:
             self._say_overdue()
 
@@ -86,10 +94,12 @@ class Feed:
 
     def _open(self, opened: Opened) -> None:
         ingest = self._config.ingest
-        self._spotter = Spotter(self._bundle, self._config.stream, opened.half)
-        if ingest.live:
-            speed = ingest.speed if ingest.speed and opened.info.recording else 1.0
-            self._guard = Guard(self._config.guard, speed, self._clock)
+        if not opened.again:
+            self._spotter = Spotter(self._bundle, self._config.stream, opened.half)
+            self._wall, self._part = WallClock(), ingest.part(opened.half) or self._part
+            if ingest.live:
+                speed = ingest.speed if ingest.speed and opened.info.recording else 1.0
+                self._guard = Guard(self._config.guard, speed, self._clock)
         self._listener.opened(opened)
 
     def _push(self, arrived: Arrived) -> None:
@@ -98,6 +108,7 @@ class Feed:
         if self._guard is not None:
             self._guard.arrived(second.index + 1, second.arrived_mono_s)
             self._say_overdue(self._took_s)
+        self._wall.note(second)
         started = self._clock()
         words = self._spotter.push(second)
         done = self._clock()
@@ -115,16 +126,21 @@ class Feed:
 
     def _say(self, words: list[Spot], compute_s: Callable[[float], float]) -> None:
         """Say words; `compute_s` tells of a media clock how long ago, by the wall clock, it was so late."""
+        start_s, end_s = self._part
         for spot in words:
+            if not start_s <= spot.media_time < end_s:
+                continue
             compute = round(max(compute_s(spot.emitted_at), 0.0), 6)
-            self._listener.said(replace(spot, latency={**spot.latency, "compute": compute}))
+            utc, clock = self._wall.at(spot.epoch, spot.media_time)
+            latency = {**spot.latency, "compute": compute}
+            self._listener.said(replace(spot, latency=latency, utc=utc, clock=clock))
 
     def _advance(self, arrived: Arrived) -> None:
         p, metrics = self._progress, self._metrics
         p.last_mono_s = self._clock()
         p.started_mono_s = p.started_mono_s or p.last_mono_s  # the first second is where counting starts
         p.seconds += 1
-        p.shed = arrived.counts.shed_seconds
+        p.shed = arrived.counts.stale_seconds
         p.skipped = arrived.counts.skipped_frames
         metrics.stage.labels("second").observe(self._took_s)
         metrics.seconds.inc()

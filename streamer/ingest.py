@@ -1,312 +1,259 @@
-"""Source, timeline and sampler, in a process of their own.
+"""The reading process, seen from the streamer: started, watched, killed, and started again.
 
-In: an IngestConfig. Out: Seconds, in order. Replay waits for whoever takes them; live never makes the source wait: when
-more than `backlog_s` seconds are pending the oldest is shed and counted. The process can be killed at any moment, so
-nothing that FFmpeg does can hang the streamer.
+In: an IngestConfig. Out: Seconds, in order, through every fault of their source; and what the source does meanwhile. A
+connection is a process. One that gives nothing for too long is killed, whatever holds it up, and another goes on where
+its clock ended, in a new epoch.
 """
 
 import multiprocessing
-import os
-import queue
-import signal
+import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import replace
 
-from engines.errors import SourceError, TouchlineError
-from engines.second import Second
+from streamer import child
+from streamer.child import PassedFd
+from streamer.clips import ClipRequest
 from streamer.config import IngestConfig
-from streamer.sampler import Sampler
-from streamer.sources.base import Frame, PictureSpec, Source, StreamInfo
-from streamer.timeline import to_us
+from streamer.messages import (
+    Arrived,
+    ClipDone,
+    Connected,
+    Counts,
+    Ended,
+    HalfEnded,
+    Listening,
+    Message,
+    Opened,
+    Report,
+)
+from streamer.reading import FINISH, Job, main
+from streamer.redact import redact_url
+from streamer.sources.base import PictureSpec, SourceFault, StreamInfo
+from streamer.sources.opening import STDIN
+from streamer.timeline import Anchor
+from streamer.watchdog import Watchdog
 
 _POLL_S = 0.2
-_END_WAIT_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What the process has counted so far."""
-
-    frames: int = 0
-    decode_errors: int = 0
-    corrupt_frames: int = 0
-    skipped_frames: int = 0
-    shed_seconds: int = 0
-    pending_seconds: int = 0
-    repairs: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The source of half `half` is open."""
-
-    half: int
-    info: StreamInfo
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrived:
-    """A second of half `half`."""
-
-    half: int
-    second: Second
-    counts: Counts
-
-
-@dataclass(frozen=True, slots=True)
-class HalfEnded:
-    """Half `half` is over. `error` says why, if it broke off."""
-
-    half: int
-    error: str | None
-
-
-Message = Opened | Arrived | HalfEnded
+_END_WAIT_S = 5.0
+_PLAUSIBLE_S = 30.0
+"""A stream's own clock may go on by so much more than the outage lasted, and is believed."""
 
 
 class Ingest:
-    """The reading process, seen from the streamer. Use as a context manager."""
+    """Reads all halves of a run. Use as a context manager.
 
-    def __init__(self, config: IngestConfig, spec: PictureSpec) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_main, args=(sender, config, spec), name="touchline-ingest", daemon=True)
+    Args:
+        config: what to read, and how.
+        spec: how the bundle wants its pictures.
+        on_clip: hears of every clip that was asked for.
+        clock: the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        config: IngestConfig,
+        spec: PictureSpec,
+        on_clip: Callable[[ClipDone], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self._spec, self._on_clip, self._clock = config, spec, on_clip, clock
         self._stopped = threading.Event()
-        self._halves, self._live = len(config.urls), config.live
-        self._sender = sender
+        self._reader: _Reader | None = None
+        self._last: _Reader | None = None  # at its stream's end, and kept for the clips that are still asked of it
 
     def __enter__(self) -> "Ingest":
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-        self._process.start()  # it inherits that Ctrl-C is ignored, from its first moment
-        if in_main_thread:
-            signal.signal(signal.SIGINT, before)
-        self._sender.close()  # so that the end of the process is the end of the pipe
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._process.join(_END_WAIT_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._receiver.close()
+        for reader in (self._last, self._reader):
+            if reader is not None:
+                reader.finish()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the reading process; None if there is none now."""
+        return self._reader.pid if self._reader is not None else None
 
     def stop(self) -> None:
-        """End it; safe from any thread, and twice."""
+        """Let `messages` end; safe from any thread, and twice."""
         self._stopped.set()
-        if self._process.is_alive():
-            self._process.terminate()
+
+    def clip(self, request: ClipRequest) -> None:
+        """Have a clip written; call it from the thread that takes the messages."""
+        for reader in (self._reader, self._last):
+            if reader is not None and request.epoch >= reader.first_epoch:
+                reader.order(request)
+                return
 
     def messages(self) -> Iterator[Message | None]:
-        """Yield what the process says until all halves have ended, or `stop` was called.
+        """Yield what happens until all halves have ended, or `stop` was called.
 
         Live also yields None whenever nothing has come for a moment, so that whoever takes them can look at the clock.
 
         Raises:
-            SourceError: a source could not be opened, or the process died.
+            TouchlineError: a source could not be opened.
         """
-        ended = 0
-        while ended < self._halves and not self._stopped.is_set():
-            try:
-                message = self._receiver.recv() if self._receiver.poll(_POLL_S) else None
-            except (EOFError, OSError) as error:
+        for half, url in enumerate(self._config.urls, 1):
+            if self._config.part(half) is None:
+                continue
+            for message in self._half(half, url):
                 if self._stopped.is_set():
                     return
-                raise SourceError("The reading process died; run again, and report it if it happens again.") from error
-            if isinstance(message, TouchlineError):
-                raise message
-            ended += isinstance(message, HalfEnded)
-            if message is not None or self._live:
-                yield message
+                if message is not None or self._config.live:
+                    yield message
 
-
-def _main(sender: Connection, config: IngestConfig, spec: PictureSpec) -> None:
-    """Read every half and say what was found; the process's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
-    outlet = _Outlet(sender, config.backlog_s, shed=config.live)
-    try:
-        try:
-            for half, url in enumerate(config.urls, 1):
-                _read_half(half, url, config, spec, outlet)
-        except TouchlineError as error:
-            outlet.send(error)
-    except (BrokenPipeError, ConnectionResetError):
-        return  # nobody listens any more
-    finally:
-        outlet.close()
-
-
-def _end_with_parent() -> None:
-    """End at once when the streamer is gone, even if it was killed and FFmpeg is waiting for a silent stream."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _read_half(half: int, url: str, config: IngestConfig, spec: PictureSpec, outlet: "_Outlet") -> None:
-    from streamer.sources.libav import LibavSource
-
-    source = LibavSource(
-        url,
-        options=config.input_options,
-        open_timeout_s=config.open_timeout_s,
-        read_timeout_s=config.read_timeout_s,
-        threads=1 if config.live else config.threads,
-    )
-    outlet.send(Opened(half, source.info))
-    pacer = Pacer(config.speed) if config.speed and source.info.recording else None
-    error = _read(half, source, Sampler(spec), pacer, outlet, config)
-    source.close()  # not when something is raised: the decoding thread may be inside it, and the process ends anyway
-    outlet.send(HalfEnded(half, error))
-
-
-def _read(
-    half: int, source: Source, sampler: Sampler, pacer: "Pacer | None", outlet: "_Outlet", config: IngestConfig
-) -> str | None:
-    """Send every second of a source; return why it broke off, if it did."""
-    counts, error = Counts(), None
-    try:
-        for frame in source.frames() if config.live else ahead(source.frames(), config.ahead_frames):
-            if frame.picture is not None:
-                counts = replace(counts, frames=counts.frames + 1, corrupt_frames=counts.corrupt_frames + frame.corrupt)
-            if pacer is not None:
-                frame = pacer.wait(frame)
-                if frame.picture is not None and pacer.late_s > config.late_s:
-                    source.skip()
-            for second in sampler.push(frame):
-                outlet.send(Arrived(half, second, _counted(counts, source, sampler)))
-    except SourceError as broken:
-        error = str(broken)
-    if counts.frames == 0:
-        raise SourceError(error or "No picture could be decoded from this stream, so there is nothing to watch.")
-    for second in sampler.flush():
-        outlet.send(Arrived(half, second, _counted(counts, source, sampler)))
-    return error
-
-
-def _counted(counts: Counts, source: Source, sampler: Sampler) -> Counts:
-    repairs = dict(sampler.timeline.repairs)
-    return replace(counts, decode_errors=source.decode_errors, skipped_frames=source.skipped, repairs=repairs)
-
-
-def ahead(frames: Iterator[Frame], limit: int) -> Iterator[Frame]:
-    """Yield the same frames, decoded ahead by a thread, at most `limit` of them: resizing need not stop decoding."""
-    ready: queue.Queue[Frame | BaseException | None] = queue.Queue(limit)
-
-    def decode() -> None:
-        try:
-            for frame in frames:
-                ready.put(frame)
-            ready.put(None)
-        except BaseException as error:  # handed to whoever consumes
-            ready.put(error)
-
-    threading.Thread(target=decode, name="decode", daemon=True).start()
-    while (item := ready.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        yield item
-
-
-class Pacer:
-    """Holds frames back until they are due, so that a file plays at `speed` times the speed of life."""
-
-    _RE_ANCHOR_US = 10_000_000
-    _STEP_US = 40_000  # of a picture without a timestamp
-
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
-        self._anchor: tuple[float, int] | None = None
-        self._last_us = 0
-        self.late_s = 0.0  # how far the last picture was behind its due time, wall clock
-
-    def wait(self, frame: Frame) -> Frame:
-        """Sleep until the frame is due; return it with its arrival time. Sound goes with the pictures around it."""
-        if frame.picture is not None:
-            missing = frame.pts is None
-            at_us = self._last_us + self._STEP_US if missing else to_us(frame.pts or 0, frame.time_base)
-            now = time.monotonic()
-            if self._anchor is None or abs(at_us - self._last_us) > self._RE_ANCHOR_US:
-                self._anchor = (now, at_us)
-            self._last_us = at_us
-            start_s, start_us = self._anchor
-            due_s = start_s + (at_us - start_us) / 1e6 / self._speed
-            self.late_s = now - due_s
-            time.sleep(max(0.0, -self.late_s))
-        return replace(frame, arrived_mono_s=time.monotonic())
-
-
-class _Outlet:
-    """Sends messages from a thread of its own, so that decoding goes on while the engines compute.
-
-    Args:
-        sender: the pipe to the streamer.
-        backlog_s: seconds of media that may be pending.
-        shed: when as many are pending, shed the oldest (live) instead of waiting (replay).
-    """
-
-    def __init__(self, sender: Connection, backlog_s: int, *, shed: bool) -> None:
-        self._sender, self._backlog_s, self._shed = sender, backlog_s, shed
-        self._pending: deque[Message | TouchlineError] = deque()
-        self._shed_seconds = 0
-        self._changed = threading.Condition()
-        self._closing = self._gone = False
-        self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
-        self._thread.start()
-
-    def send(self, message: Message | TouchlineError) -> None:
-        """Hand a message over.
-
-        Raises:
-            BrokenPipeError: nobody listens any more.
-        """
-        with self._changed:
-            if isinstance(message, Arrived):
-                if self._shed and len(self._seconds()) >= self._backlog_s:
-                    self._pending.remove(self._seconds()[0])
-                    self._shed_seconds += 1
-                self._changed.wait_for(lambda: self._gone or len(self._seconds()) < self._backlog_s)
-            if self._gone:
-                raise BrokenPipeError
-            self._pending.append(message)
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Send what is pending, then end."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join()
-        self._sender.close()
-
-    def _seconds(self) -> list[Arrived]:
-        return [m for m in self._pending if isinstance(m, Arrived)]
-
-    def _run(self) -> None:
+    def _half(self, half: int, url: str) -> Iterator[Message | None]:
+        """Read one half through all its connections."""
+        watchdog = Watchdog(half, self._config.watch, live=self._config.live)
+        link = _Link(half)
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing)
-                if not self._pending:
-                    return
-                message = self._pending.popleft()
-                self._changed.notify_all()
-                pending = len(self._seconds())
-            if isinstance(message, Arrived):
-                counts = replace(message.counts, shed_seconds=self._shed_seconds, pending_seconds=pending)
-                message = replace(message, counts=counts)
-            try:
-                self._sender.send(message)
-            except BaseException as error:
-                with self._changed:
-                    self._gone = True
-                    self._changed.notify_all()
-                if isinstance(error, BrokenPipeError | ConnectionResetError):
-                    return
-                raise
+            job = self._job(half, url, link)
+            yield watchdog.opening(self._clock())
+            self._reader = _Reader(job, self._on_clip)
+            fault = yield from self._connection(self._reader, watchdog, link)
+            if fault is None or (not self._config.live and link.opened):
+                yield watchdog.ended()
+                yield HalfEnded(half, str(fault) if fault is not None else None)
+                self._retire()
+                return
+            change = watchdog.failed(self._clock(), fault)
+            yield change
+            self._retire(keep=fault.cause in ("ended", "broke_off"))
+            if change.state == "failed":
+                if not link.opened:
+                    raise fault
+                yield HalfEnded(half, str(fault))
+                return
+            while watchdog.until_open_s(self._clock()) > 0:
+                self._stopped.wait(min(_POLL_S, watchdog.until_open_s(self._clock())))
+                yield None
+
+    def _connection(
+        self, reader: "_Reader", watchdog: Watchdog, link: "_Link"
+    ) -> Generator[Message | None, None, SourceFault | None]:
+        """Pass on what one connection says; return why it is over, or None at the stream's own end."""
+        while True:
+            report, now_s = reader.receive(_POLL_S), self._clock()
+            if report is None:
+                stalled = watchdog.stalled(now_s)
+                if stalled is not None:
+                    return SourceFault(f"{redact_url(reader.job.url)}: {stalled}.", stalled.cause)
+                yield None
+            elif isinstance(report, Listening):
+                yield watchdog.listening(report.address)
+            elif isinstance(report, Connected):
+                watchdog.opened(now_s, report.info.burst_s + self._pace_s(report.info))
+                yield Opened(link.half, report.info, again=link.opened)
+                link.opened = True
+            elif isinstance(report, Arrived):
+                change = watchdog.progressed(now_s)
+                if change is not None:
+                    yield change
+                yield link.arrived(report, now_s)
+            elif isinstance(report, ClipDone):
+                self._on_clip(report)
+            elif isinstance(report, Ended):
+                return report.fault
+            else:
+                raise report
+
+    def _pace_s(self, info: StreamInfo) -> float:
+        """Return how long a second of a slowly played recording takes."""
+        return 1 / self._config.speed if self._config.speed and info.recording else 0.0
+
+    def _retire(self, *, keep: bool = False) -> None:
+        """Part from a connection: at once, or, if it may still hold what clips need, when the next one is over."""
+        reader, self._reader = self._reader, None
+        if self._last is not None:
+            self._last.finish()
+        self._last = reader if keep and self._config.clips_keep_s is not None else None
+        if reader is not None and self._last is None:
+            reader.finish()
+
+    def _job(self, half: int, url: str, link: "_Link") -> Job:
+        start_s, end_s = self._config.part(half) or (0.0, 0.0)
+        return Job(
+            half,
+            url,
+            self._config,
+            self._spec,
+            anchor=link.anchor(self._clock()),
+            from_s=int(max(0.0, start_s - self._config.context_s)),
+            to_s=end_s + self._config.context_s,
+            stdin=PassedFd(sys.stdin.fileno()) if url in STDIN else None,
+        )
+
+
+class _Link:
+    """What the connections of one half have in common."""
+
+    def __init__(self, half: int) -> None:
+        self.half = half
+        self.opened = False
+        self._past, self._now = Counts(), Counts()
+        self._anchor: Anchor | None = None
+        self._progressed_s = 0.0
+
+    def arrived(self, arrived: Arrived, now_s: float) -> Arrived:
+        """Take a second; return it with the counts of all connections."""
+        self._now, self._anchor, self._progressed_s = arrived.counts, arrived.anchor, now_s
+        return replace(arrived, counts=self._now.after(self._past))
+
+    def anchor(self, now_s: float) -> Anchor | None:
+        """Begin another connection; return where its clock goes on."""
+        self._past, self._now = self._now.after(self._past), Counts()
+        if self._anchor is None:
+            return None
+        return replace(self._anchor, reach_us=int((now_s - self._progressed_s + _PLAUSIBLE_S) * 1e6))
+
+
+class _Reader:
+    """One reading process."""
+
+    def __init__(self, job: Job, on_clip: Callable[[ClipDone], None]) -> None:
+        self.job, self._on_clip = job, on_clip
+        self.first_epoch = job.anchor.epoch if job.anchor is not None else 0
+        self._receiver, sender = multiprocessing.Pipe(duplex=False)
+        orders, self._orders = multiprocessing.Pipe(duplex=False)
+        self._process = child.start(main, sender, orders, job, name="touchline-ingest")
+        sender.close()  # so that the end of the process is the end of the pipe
+        orders.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        return self._process.pid
+
+    def receive(self, timeout_s: float) -> Report | None:
+        """Return what it says next; None if it says nothing for a while."""
+        try:
+            return self._receiver.recv() if self._receiver.poll(timeout_s) else None
+        except (EOFError, OSError):
+            return Ended(SourceFault("The reading process died; report it if it happens again.", "died"))
+
+    def order(self, order: ClipRequest | str) -> None:
+        """Tell it what to do, if it lives."""
+        with suppress(OSError):
+            self._orders.send(order)
+
+    def finish(self) -> None:
+        """Have it write the clips that were asked for, if there may be any; end it, with whatever it has started."""
+        if self.job.config.clips_keep_s is not None:
+            self.order(FINISH)
+            self._hear_it_out()
+        child.end(self._process)
+        self._receiver.close()
+        self._orders.close()
+
+    def _hear_it_out(self) -> None:
+        """Take what it still says, for a while, until it has ended."""
+        until_s = time.monotonic() + _END_WAIT_S
+        with suppress(EOFError, OSError):
+            while self._receiver.poll(max(0.0, until_s - time.monotonic())):
+                report = self._receiver.recv()
+                if isinstance(report, ClipDone):
+                    self._on_clip(report)

@@ -1,10 +1,12 @@
 """Every metric of the live path; the only importer of prometheus_client. The registry is injected."""
 
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from engines.decider import Spot
 from engines.second import FORCED
-from streamer.ingest import Counts
+from streamer.messages import Counts, SourceChanged, State
 
 _STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _LATENCY_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 60)
@@ -32,7 +34,10 @@ class Metrics:
         )
         self.seconds = Counter("touchline_seconds_processed_total", "Seconds of media processed.", registry=r)
         self.seconds_dropped = Counter(
-            "touchline_seconds_dropped_total", "Seconds of media never processed.", ["cause"], registry=r
+            "touchline_seconds_dropped_total",
+            "Seconds of media never processed, since the engines were late (stale).",
+            ["cause"],
+            registry=r,
         )
         self.frames = Counter("touchline_frames_decoded_total", "Pictures decoded.", registry=r)
         self.frames_dropped = Counter(
@@ -75,8 +80,20 @@ class Metrics:
             "touchline_last_frame_timestamp_seconds", "Wall clock when the newest second of media arrived.", registry=r
         )
         self.media_time = Gauge("touchline_media_time_seconds", "End of the newest second processed.", registry=r)
+        self.source_state = Gauge(
+            "touchline_source_state", "1 for the state that the source is in.", ["state"], registry=r
+        )
+        self.source_failures = Counter(
+            "touchline_source_failures_total", "Connections lost or not made, by cause.", ["cause"], registry=r
+        )
+        self.source_openings = Counter(
+            "touchline_source_openings_total", "Times the source was opened, the first one included.", registry=r
+        )
+        self.clips = Counter("touchline_clips_total", "Clips written, or not.", ["result"], registry=r)
         self._counts, self._half = Counts(), 0
-        self.seconds_dropped.labels("shed")
+        self.seconds_dropped.labels("stale")
+        for result in ("written", "failed"):
+            self.clips.labels(result)
         for cause in ("decode_error", "corrupt", "late"):
             self.frames_dropped.labels(cause)
 
@@ -84,15 +101,23 @@ class Metrics:
         """Take over what the reading process has counted since the last call; each half starts from zero."""
         last, self._counts = self._counts, counts
         if half != self._half:
-            last, self._half = Counts(shed_seconds=last.shed_seconds), half
+            last, self._half = Counts(), half
         self.frames.inc(counts.frames - last.frames)
         self.frames_dropped.labels("decode_error").inc(counts.decode_errors - last.decode_errors)
         self.frames_dropped.labels("corrupt").inc(counts.corrupt_frames - last.corrupt_frames)
         self.frames_dropped.labels("late").inc(counts.skipped_frames - last.skipped_frames)
-        self.seconds_dropped.labels("shed").inc(counts.shed_seconds - last.shed_seconds)
+        self.seconds_dropped.labels("stale").inc(counts.stale_seconds - last.stale_seconds)
         self.queue_depth.labels("seconds").set(counts.pending_seconds)
         for cause, n in counts.repairs.items():
             self.timeline_repairs.labels(cause).inc(n - last.repairs.get(cause, 0))
+
+    def source_changed(self, change: SourceChanged) -> None:
+        """Show the source's state, and count what went wrong."""
+        for state in get_args(State):
+            self.source_state.labels(state).set(state == change.state)
+        self.stream_up.set(change.state == "running")
+        if change.state in ("waiting", "failed") and change.cause is not None:
+            self.source_failures.labels(change.cause).inc()
 
     def count_word(self, spot: Spot, *, missed: bool) -> None:
         """Count a word; `missed` if it is a final one that came after its deadline."""

@@ -10,7 +10,7 @@ from engines.decider import Spot
 from engines.second import FORCED
 from streamer.broker import EmbeddedBroker
 from streamer.config import OutputConfig
-from streamer.ingest import Opened
+from streamer.messages import ClipDone, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.mqtt import parse_broker_url
 from streamer.progress import Progress
@@ -99,13 +99,37 @@ class Outputs:
 
     def opened(self, opened: Opened) -> None:
         """Hear that a half's stream is open."""
-        self._progress.open = True
-        self._metrics.stream_up.set(1)
+        self._progress.openings += 1
+        self._metrics.source_openings.inc()
+        if opened.again:
+            return
         if opened.info.audio is None:
             log.warning("this stream has no sound; spots rest on the picture alone and say so (no-audio)")
         if self._words is not None:
             self._words.open()
         self._screen.opened(opened.half, opened.info)
+
+    def changed(self, change: SourceChanged) -> None:
+        """Hear that a source is otherwise than before."""
+        self._progress.open = change.state == "running"
+        self._progress.why_not_open = change.reason
+        self._metrics.source_changed(change)
+        if change.state in ("waiting", "failed"):
+            then = f" Trying again in {change.retry_in_s:.1f} s." if change.retry_in_s is not None else " Giving up."
+            log.warning("%s%s", change.reason, then)
+        elif change.state == "listening":
+            log.info("%s", change.reason)
+        elif change.state == "running" and change.failures:
+            log.info("the stream goes on")
+        if self._publisher is not None:
+            self._publisher.tell_source(change)
+
+    def clipped(self, clip: ClipDone) -> None:
+        """Hear of a clip."""
+        self._metrics.clips.labels("failed" if clip.error else "written").inc()
+        self._progress.clips += clip.error is None
+        if clip.error is not None:
+            log.warning("%s", clip.error)
 
     def advanced(self, media_s: float) -> None:
         """Hear that a second was processed."""
@@ -137,7 +161,7 @@ class Outputs:
     def not_ready(self) -> str | None:
         """Return why the run is not ready, or None when it is."""
         if not self._progress.open:
-            return "the stream is not open"
+            return self._progress.why_not_open or "the stream is not open"
         if self._publisher is not None and not self._publisher.connected:
             return "the broker is not connected"
         return None

@@ -33,6 +33,8 @@ class SpotMessage(BaseModel):
     latency: dict[str, float]
     flags: list[str]
     said_utc: AwareDatetime
+    utc: AwareDatetime | None = None
+    clock: Literal["rtcp", "prft", "hls", "arrival"] | None = None
 
 
 def spot_to_dict(spot: Spot, said_utc: datetime) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def spot_to_dict(spot: Spot, said_utc: datetime) -> dict[str, Any]:
         spot: what was said.
         said_utc: when it was said, wall clock; aware.
     """
-    return asdict(spot) | {"latency": dict(spot.latency), "flags": list(spot.flags), "said_utc": utc_text(said_utc)}
+    fields = asdict(spot) | {"latency": dict(spot.latency), "flags": list(spot.flags), "said_utc": utc_text(said_utc)}
+    return fields | {"utc": utc_text(spot.utc) if spot.utc is not None else None}
 
 
 def spot_to_json(spot: Spot, said_utc: datetime) -> str:
@@ -65,9 +68,10 @@ def spot_from_json(text: str | bytes) -> tuple[Spot, datetime]:
     fields = message.model_dump(exclude={"said_utc"})
     try:
         said_utc = message.said_utc.astimezone(UTC)
+        utc = message.utc.astimezone(UTC) if message.utc is not None else None
     except OverflowError as error:
-        raise DataError("This message is not a spot: said_utc is out of range.") from error
-    return Spot(**fields | {"flags": tuple(message.flags)}), said_utc
+        raise DataError("This message is not a spot: an instant is out of range.") from error
+    return Spot(**fields | {"flags": tuple(message.flags), "utc": utc}), said_utc
 
 
 def utc_text(instant: datetime) -> str:

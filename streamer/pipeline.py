@@ -15,10 +15,12 @@ from engines.backends.base import Array, Engine
 from engines.bundle import Bundle, Manifest, open_bundle
 from engines.decider import Spot
 from engines.errors import SourceError
-from streamer.config import RunConfig
+from streamer.clips import keep_s, request_for
+from streamer.config import ClipConfig, IngestConfig, RunConfig
 from streamer.decision import decided, promise
 from streamer.feed import Feed
-from streamer.ingest import Ingest, Opened
+from streamer.ingest import Ingest
+from streamer.messages import ClipDone, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.outputs import Outputs, Screen
 from streamer.progress import Progress
@@ -26,6 +28,9 @@ from streamer.sources.base import PictureSpec
 from streamer.web import serve
 
 log = logging.getLogger("touchline")
+
+_LONGEST_CONTEXT_S = 60.0
+"""So much is read after the end of a part, if nothing is promised."""
 
 
 class TimedEngine:
@@ -105,10 +110,10 @@ class Pipeline:
         Returns why the stream broke off, if it did.
         """
         spec = PictureSpec.of(bundle.manifest.pictures)
-        listener = _Relay(outputs, asyncio.get_running_loop(), self._fail)
-        feed = Feed(bundle, self._config, listener, self.metrics, self.progress)
-        with Ingest(self._config.ingest, spec) as ingest:
-            self._stop = ingest.stop
+        relay = _Relay(outputs, asyncio.get_running_loop(), self._fail, self._config.clips)
+        feed = Feed(bundle, self._config, relay, self.metrics, self.progress)
+        with Ingest(self._ingest(bundle.manifest), spec, relay.clipped) as ingest:
+            self._stop, relay.ingest = ingest.stop, ingest
             work = asyncio.create_task(asyncio.to_thread(_compute, ingest, feed), name="touchline-compute")
             try:
                 await asyncio.shield(work)
@@ -119,6 +124,14 @@ class Pipeline:
         if self._fault is not None:
             raise self._fault
         return feed.broken
+
+    def _ingest(self, manifest: Manifest) -> IngestConfig:
+        """Return how the stream is read, with what the bundle has to say: how much a clip or a part needs around it."""
+        config, clips = self._config.ingest, self._config.clips
+        latest_s = max(manifest.promised_delay_s(label) for label in manifest.labels)
+        context_s = manifest.head.rows / manifest.rate + min(latest_s, _LONGEST_CONTEXT_S)
+        clips_keep_s = keep_s(clips.pre_s, clips.post_s, latest_s) if clips is not None else None
+        return replace(config, context_s=context_s, clips_keep_s=clips_keep_s)
 
     def _fail(self, fault: Exception) -> None:
         """Let the first fault of an output end the run, instead of vanishing in the loop."""
@@ -138,12 +151,27 @@ def _compute(ingest: Ingest, feed: Feed) -> None:
 class _Relay:
     """Tells the outputs on the event loop what the feed tells it in its thread."""
 
-    def __init__(self, outputs: Outputs, loop: asyncio.AbstractEventLoop, fail: Callable[[Exception], None]) -> None:
-        self._outputs, self._loop, self._fail = outputs, loop, fail
+    def __init__(
+        self,
+        outputs: Outputs,
+        loop: asyncio.AbstractEventLoop,
+        fail: Callable[[Exception], None],
+        clips: ClipConfig | None,
+    ) -> None:
+        self._outputs, self._loop, self._fail, self._clips = outputs, loop, fail, clips
+        self.ingest: Ingest | None = None
 
     def opened(self, opened: Opened) -> None:
         """See Listener."""
         self._loop.call_soon_threadsafe(self._tell, self._outputs.opened, opened)
+
+    def changed(self, change: SourceChanged) -> None:
+        """See Listener."""
+        self._loop.call_soon_threadsafe(self._tell, self._outputs.changed, change)
+
+    def clipped(self, clip: ClipDone) -> None:
+        """Pass on that a clip was written, or not."""
+        self._loop.call_soon_threadsafe(self._tell, self._outputs.clipped, clip)
 
     def advanced(self, media_s: float) -> None:
         """See Listener."""
@@ -151,6 +179,8 @@ class _Relay:
 
     def said(self, spot: Spot) -> None:
         """See Listener."""
+        if self._clips is not None and self.ingest is not None and spot.state == "confirmed":
+            self.ingest.clip(request_for(spot, self._clips.pre_s, self._clips.post_s, self._clips.folder))
         self._loop.call_soon_threadsafe(self._tell, self._outputs.said, spot, datetime.now(UTC))
 
     def _tell(self, output: Callable[..., None], *what: object) -> None:

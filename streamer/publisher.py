@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from engines.decider import Spot
 from engines.errors import DeliveryError
+from streamer.messages import SourceChanged
 from streamer.mqtt import (
     OFFLINE,
     ONLINE,
@@ -106,6 +107,8 @@ class Publisher:
         self._dropped = 0
         self._connected = False
         self._greeting: Mapping[str, object] = {}
+        self._source: Mapping[str, object] = {}
+        self._source_changed = False
         self._farewell: Mapping[str, object] | None = None
         self._said_farewell = False
         self._wake = asyncio.Event()
@@ -174,6 +177,13 @@ class Publisher:
         self._tell_pending()
         self._wake.set()
 
+    def tell_source(self, change: SourceChanged) -> None:
+        """Let the `online` status say how the source is. Call it on the event loop."""
+        fields = {key: value for key, value in asdict(change).items() if value is not None}
+        self._source = {"source": {**fields, "since_utc": _now_text()}}
+        self._source_changed = True
+        self._wake.set()
+
     async def stop(self, extra: Mapping[str, object] | None = None, timeout_s: float = 10.0) -> None:
         """Deliver what is pending, say `stopped`, disconnect. Nothing may be said afterwards.
 
@@ -229,7 +239,7 @@ class Publisher:
         # Always the same identifier: the broker ends a half-dead connection, and says its will, before the new one.
         identifier = f"touchline-{self._run_id}"
         async with connect(self._address, timeout_s=self._timeout_s, identifier=identifier, will=will) as client:
-            await self._publish_status(client, self._status(ONLINE, {**self._greeting, "at_utc": _now_text()}))
+            await self._publish_online(client)
             self._tell_connected(True)
             if ready.done():
                 log.info("%s: connected again; %d spots pending.", self._address, self.pending)
@@ -264,12 +274,19 @@ class Publisher:
                 if self._observer is not None:
                     self._observer.on_published(duration_s)
                 self._tell_pending()
+            if self._source_changed:
+                await self._publish_online(client)
             if self._farewell is not None:
                 extra = {**self._farewell, "spots_lost": self._dropped, "at_utc": _now_text()}
                 await self._publish_status(client, self._status(STOPPED, extra))
                 self._said_farewell = True
                 return
             await self._wake.wait()
+
+    async def _publish_online(self, client: Client) -> None:
+        self._source_changed = False
+        extra = {**self._greeting, **self._source, "at_utc": _now_text()}
+        await self._publish_status(client, self._status(ONLINE, extra))
 
     async def _publish_provisional(self, client: Client) -> None:
         while True:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 OWNERS = {
-    "av": {"streamer/sources/libav.py"},
     "onnxruntime": {"engines/backends/ort.py"},
     "aiomqtt": {"streamer/mqtt.py"},
     "amqtt": {"streamer/broker.py"},
@@ -56,6 +55,18 @@ def test_training_imports_of_streamer_its_sources_timeline_and_sampler_alone(roo
 def test_torch_is_imported_by_training_alone(root: Path) -> None:
     strays = [i for p in ("engines", "streamer") for i in package_imports(root, p) if is_within(i[1], "torch")]
     assert [i for i in strays if i[0] != "engines/backends/torch.py"] == []
+
+
+@pytest.mark.parametrize("module", ["av", "aiortc", "m3u8"])
+def test_media_libraries_are_imported_by_sources_alone(root: Path, module: str) -> None:
+    importers = {
+        path
+        for p in ("engines", "streamer", "training")
+        for path, name in package_imports(root, p)
+        if is_within(name, module)
+    }
+    assert importers
+    assert all(path.startswith("streamer/sources/") for path in importers)
 
 
 @pytest.mark.parametrize("module", sorted(OWNERS))

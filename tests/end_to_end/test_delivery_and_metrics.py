@@ -61,7 +61,7 @@ def test_the_metrics_tell_what_happens(metrics_text: str) -> None:
     assert shown["touchline_frames_decoded_total"] > 100
     assert shown["touchline_real_time_factor"] > 0.5
     assert abs(shown["touchline_last_frame_timestamp_seconds"] - time.time()) < 60
-    assert 'touchline_seconds_dropped_total{cause="shed"}' in shown
+    assert 'touchline_seconds_dropped_total{cause="stale"}' in shown
     assert 'touchline_queue_depth{queue="seconds"}' in shown
     assert sum(v for k, v in shown.items() if k.startswith("touchline_spots_total{")) >= 12
     for name in ("spots_provisional", "decisions_forced"):
@@ -77,7 +77,7 @@ def test_every_metric_has_our_prefix_and_no_unbounded_label(metrics_text: str) -
     names = set(re.findall(r"^([a-zA-Z_:]+)", metrics_text, re.M))
     assert all(name.startswith("touchline_") for name in names)
     labels = set(re.findall(r"[{,]([a-z_]+)=", metrics_text))
-    assert labels <= {"stage", "queue", "cause", "label", "part", "le"}
+    assert labels <= {"stage", "queue", "cause", "label", "part", "state", "result", "le"}
 
 
 def test_promtool_finds_nothing_to_mend(metrics_text: str) -> None:

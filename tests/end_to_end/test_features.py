@@ -11,7 +11,8 @@ from command import Touchline
 from engines.bundle import open_bundle
 from engines.frontend import FrontEnds
 from streamer.config import IngestConfig
-from streamer.ingest import Arrived, Ingest
+from streamer.ingest import Ingest
+from streamer.messages import Arrived
 from streamer.sources.base import PictureSpec
 
 

@@ -9,7 +9,7 @@ from engines.decider import Spot
 from streamer.config import IngestConfig, RunConfig
 from streamer.decision import decided
 from streamer.feed import Feed
-from streamer.ingest import Arrived, Counts, HalfEnded, Opened
+from streamer.messages import Arrived, Counts, HalfEnded, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.progress import Progress
 from streamer.sources.base import StreamInfo
@@ -31,6 +31,9 @@ class World:
         self.feed.take(Opened(1, INFO))
 
     def opened(self, opened: Opened) -> None:
+        pass
+
+    def changed(self, change: SourceChanged) -> None:
         pass
 
     def advanced(self, media_s: float) -> None:

@@ -1,0 +1,36 @@
+from datetime import UTC, datetime
+
+from fakes import second
+
+from streamer.wallclock import WallClock
+
+NOON = datetime(2026, 5, 30, 12, 0, 0, tzinfo=UTC)
+NOON_US = int(NOON.timestamp()) * 1_000_000
+
+
+def test_a_moment_is_told_from_the_second_it_fell_in() -> None:
+    wall = WallClock()
+    for k in range(10):
+        wall.note(second(k, utc_us=NOON_US + k * 1_000_000, clock="rtcp"))
+    assert wall.at(0, 3.25) == (NOON.replace(second=3, microsecond=250_000), "rtcp")
+
+
+def test_the_newest_second_at_or_before_tells_of_moments_in_a_gap() -> None:
+    wall = WallClock()
+    wall.note(second(0, utc_us=NOON_US, clock="hls"))
+    assert wall.at(0, 2.5) == (NOON.replace(second=2, microsecond=500_000), "hls")
+
+
+def test_another_epoch_has_another_clock() -> None:
+    wall = WallClock()
+    wall.note(second(5, utc_us=NOON_US, clock="prft"))
+    wall.note(second(5, epoch=1, utc_us=NOON_US + 60_000_000, clock="arrival"))
+    assert wall.at(0, 5.0) == (NOON, "prft")
+    assert wall.at(1, 5.0) == (NOON.replace(minute=1), "arrival")
+    assert wall.at(2, 5.0) == (None, None)
+
+
+def test_a_recording_without_a_clock_has_none() -> None:
+    wall = WallClock()
+    wall.note(second(0))
+    assert wall.at(0, 0.5) == (None, None)
