@@ -44,7 +44,7 @@ demo: setup
 	@$(BIN)/touchline demo --speed $(SPEED)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

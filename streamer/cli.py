@@ -95,7 +95,10 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 _MODULES = {
-    "probe": ("streamer.probe", "say what a stream is, what will be used, how late spots will be, and what is wrong"),
+    "probe": (
+        "streamer.probe.command",
+        "say what a stream is, how late spots will be, and what is wrong with it",
+    ),
     "watch": ("streamer.watch", "print the spots that a broker delivers, one a line"),
     "demo": ("streamer.demo", "play the sample broadcast through the whole live path"),
     "spot": ("streamer.spot", "spot on feature files instead of a video"),

@@ -14,7 +14,7 @@ from engines.decider import Spot
 from engines.spotter import Spotter
 from streamer.config import RunConfig
 from streamer.guard import Guard
-from streamer.messages import Arrived, HalfEnded, Message, Opened, SourceChanged
+from streamer.ingest.messages import Arrived, HalfEnded, Message, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.progress import Progress
 from streamer.wallclock import WallClock

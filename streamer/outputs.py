@@ -10,7 +10,7 @@ from engines.decider import Spot
 from engines.second import FORCED
 from streamer.broker import EmbeddedBroker
 from streamer.config import OutputConfig
-from streamer.messages import ClipDone, Opened, SourceChanged
+from streamer.ingest.messages import ClipDone, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.mqtt import parse_broker_url
 from streamer.progress import Progress

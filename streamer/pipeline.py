@@ -15,12 +15,12 @@ from engines.backends.base import Array, Engine
 from engines.bundle import Bundle, Manifest, open_bundle
 from engines.decider import Spot
 from engines.errors import SourceError
-from streamer.clips import keep_s, request_for
 from streamer.config import ClipConfig, IngestConfig, RunConfig
 from streamer.decision import decided, promise
 from streamer.feed import Feed
-from streamer.ingest import Ingest
-from streamer.messages import ClipDone, Opened, SourceChanged
+from streamer.ingest.clips import keep_s, request_for
+from streamer.ingest.messages import ClipDone, Opened, SourceChanged
+from streamer.ingest.supervisor import Ingest
 from streamer.metrics import Metrics
 from streamer.outputs import Outputs, Screen
 from streamer.progress import Progress

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from engines.decider import Spot
 from engines.errors import DeliveryError
-from streamer.messages import SourceChanged
+from streamer.ingest.messages import SourceChanged
 from streamer.mqtt import (
     OFFLINE,
     ONLINE,

@@ -11,8 +11,8 @@ from command import Touchline
 from engines.bundle import open_bundle
 from engines.frontend import FrontEnds
 from streamer.config import IngestConfig
-from streamer.ingest import Ingest
-from streamer.messages import Arrived
+from streamer.ingest.messages import Arrived
+from streamer.ingest.supervisor import Ingest
 from streamer.sources.base import PictureSpec
 
 

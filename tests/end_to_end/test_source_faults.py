@@ -15,15 +15,13 @@ import servers
 from servers import RATE, Server, number_of
 
 from streamer.config import IngestConfig, WatchConfig
-from streamer.ingest import Ingest
-from streamer.messages import Arrived, Message, SourceChanged
+from streamer.ingest.messages import Arrived, Message, SourceChanged
+from streamer.ingest.supervisor import Ingest
 from streamer.sources.base import PictureSpec
 
 SPEC = PictureSpec(rate=2, width=servers.WIDTH, height=servers.HEIGHT)
 STALL_S = 2.5
-WATCH = WatchConfig(
-    30.0, 30.0, STALL_S, retries=None, first_backoff_s=0.2, longest_backoff_s=0.5, steady_s=30
-)
+WATCH = WatchConfig(30.0, 30.0, STALL_S, retries=None, first_backoff_s=0.2, longest_backoff_s=0.5, steady_s=30)
 BEFORE, AFTER = 4, 3
 """Seconds of media that are read before a fault, and after it."""
 NOTICED_S, RECOVERED_S = STALL_S + 3, 25.0

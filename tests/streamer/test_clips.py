@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from engines.decider import Spot
 from engines.second import FLOAT32
-from streamer import clips as clips_module
-from streamer.clips import SETTLE_S, ClipRequest, Clips, clip_path_stem, keep_s, request_for
-from streamer.messages import ClipDone
+from streamer.ingest import clips as clips_module
+from streamer.ingest.clips import SETTLE_S, ClipRequest, Clips, clip_path_stem, keep_s, request_for
+from streamer.ingest.messages import ClipDone
 from streamer.sources.libav import LibavSource
 from streamer.sources.remux import ClipFault, Written, write_clip
 from streamer.sources.ring import Cut, Ring

@@ -9,7 +9,7 @@ from engines.decider import Spot
 from streamer.config import IngestConfig, RunConfig
 from streamer.decision import decided
 from streamer.feed import Feed
-from streamer.messages import Arrived, Counts, HalfEnded, Opened, SourceChanged
+from streamer.ingest.messages import Arrived, Counts, HalfEnded, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.progress import Progress
 from streamer.sources.base import StreamInfo

@@ -15,10 +15,10 @@ import pytest
 from servers import broadcast
 
 from engines.errors import SourceError
-from streamer.clips import ClipRequest
 from streamer.config import IngestConfig, WatchConfig
-from streamer.ingest import Ingest
-from streamer.messages import Arrived, ClipDone, HalfEnded, Message, Opened, SourceChanged
+from streamer.ingest.clips import ClipRequest
+from streamer.ingest.messages import Arrived, ClipDone, HalfEnded, Message, Opened, SourceChanged
+from streamer.ingest.supervisor import Ingest
 from streamer.sources.base import PictureSpec, SourceFault
 
 SPEC = PictureSpec(rate=2, width=16, height=9)

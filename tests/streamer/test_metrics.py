@@ -1,6 +1,6 @@
 from engines.decider import Spot, State
 from engines.second import FORCED
-from streamer.messages import Counts, SourceChanged
+from streamer.ingest.messages import Counts, SourceChanged
 from streamer.metrics import Metrics
 
 

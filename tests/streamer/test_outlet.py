@@ -6,8 +6,8 @@ from multiprocessing.connection import Connection
 import pytest
 from fakes import second
 
-from streamer.messages import Arrived, Counts, Ended, Report
-from streamer.outlet import Outlet
+from streamer.ingest.messages import Arrived, Counts, Ended, Report
+from streamer.ingest.outlet import Outlet
 
 
 def arrived(k: int, at_mono_s: float | None = None) -> Arrived:

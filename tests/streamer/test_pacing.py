@@ -3,7 +3,7 @@ from fractions import Fraction
 
 from fakes import FlatPicture, picture
 
-from streamer.pacing import Lateness, Pacer
+from streamer.ingest.pacing import Lateness, Pacer
 from streamer.sources.base import Frame
 
 

@@ -19,12 +19,12 @@ from fakes import fake_manifest
 from rich.console import Console
 
 from engines.bundle import Manifest, Pictures
-from streamer import probe as probe_module
-from streamer.findings import problems
-from streamer.messages import Listening
-from streamer.probe import add_arguments, run
-from streamer.probe_page import Report, as_dict, page
-from streamer.probing import Look, Said, Seen, look_at
+from streamer.ingest.messages import Listening
+from streamer.probe import command as probe_module
+from streamer.probe.command import add_arguments, run
+from streamer.probe.findings import problems
+from streamer.probe.looking import Look, Said, Seen, look_at
+from streamer.probe.page import Report, as_dict, page
 from streamer.sources.base import PictureSpec, SourceFault
 
 SPEC = PictureSpec(rate=4, width=160, height=90)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.config import WatchConfig
+from streamer.ingest.watchdog import Watchdog
 from streamer.sources.base import SourceFault
-from streamer.watchdog import Watchdog
 
 CONFIG = WatchConfig(open_s=20, first_s=30, stall_s=10, first_backoff_s=0.5, longest_backoff_s=15, steady_s=30)
 GONE = SourceFault("it broke off", "broke_off")

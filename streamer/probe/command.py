@@ -19,13 +19,13 @@ from engines.bundle import open_bundle, read_manifest
 from engines.errors import TouchlineError
 from engines.second import SAMPLE_RATE_HZ, Second
 from engines.spotter import Spotter
-from streamer import child
 from streamer.arguments import add_input_option
-from streamer.child import PassedFd
-from streamer.findings import Problem, problems
-from streamer.messages import Ended, Listening
-from streamer.probe_page import Report, as_dict, page
-from streamer.probing import Look, Said, Seen, main
+from streamer.ingest import child
+from streamer.ingest.child import PassedFd
+from streamer.ingest.messages import Ended, Listening
+from streamer.probe.findings import Problem, problems
+from streamer.probe.looking import Look, Said, Seen, main
+from streamer.probe.page import Report, as_dict, page
 from streamer.redact import redact_url
 from streamer.sources.base import PictureSpec, SourceFault
 from streamer.sources.opening import STDIN

@@ -13,11 +13,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from streamer import child
-from streamer.child import PassedFd
-from streamer.clips import ClipRequest
 from streamer.config import IngestConfig
-from streamer.messages import (
+from streamer.ingest import child
+from streamer.ingest.child import PassedFd
+from streamer.ingest.clips import ClipRequest
+from streamer.ingest.connection import FINISH, Job, main
+from streamer.ingest.messages import (
     Arrived,
     ClipDone,
     Connected,
@@ -29,12 +30,11 @@ from streamer.messages import (
     Opened,
     Report,
 )
-from streamer.reading import FINISH, Job, main
+from streamer.ingest.watchdog import Watchdog
 from streamer.redact import redact_url
 from streamer.sources.base import PictureSpec, SourceFault, StreamInfo
 from streamer.sources.opening import STDIN
 from streamer.timeline import Anchor
-from streamer.watchdog import Watchdog
 
 _POLL_S = 0.2
 _END_WAIT_S = 5.0

@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection
 
 from engines.errors import TouchlineError
 from engines.second import Second
-from streamer import child
-from streamer.child import PassedFd
-from streamer.clips import ClipRequest, Clips
 from streamer.config import IngestConfig
-from streamer.messages import Arrived, Connected, Counts, Ended, Listening
-from streamer.outlet import Outlet
-from streamer.pacing import Lateness, Pacer
+from streamer.ingest import child
+from streamer.ingest.child import PassedFd
+from streamer.ingest.clips import ClipRequest, Clips
+from streamer.ingest.messages import Arrived, Connected, Counts, Ended, Listening
+from streamer.ingest.outlet import Outlet
+from streamer.ingest.pacing import Lateness, Pacer
 from streamer.redact import redact_url
 from streamer.sampler import Sampler
 from streamer.sources.base import Frame, PictureSpec, Source, SourceFault, Wall

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from engines.bundle import Manifest
 from streamer.decision import promise
-from streamer.findings import Problem, decode_share
-from streamer.probing import Seen
+from streamer.probe.findings import Problem, decode_share
+from streamer.probe.looking import Seen
 from streamer.screen import printable
 from streamer.sources.examine import StreamSeen
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 from streamer.config import GuardConfig
 from streamer.guard import Guard
-from streamer.messages import Arrived, Report
+from streamer.ingest.messages import Arrived, Report
 
 _MOST_PENDING = 60
 """Seconds of media that live keeps at most, however long the stream's bursts are."""

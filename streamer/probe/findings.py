@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engines.bundle import Manifest
-from streamer.probing import UNEVEN, Seen
+from streamer.probe.looking import UNEVEN, Seen
 
 _LONG_GOP_S = 5.0
 _LATE_SOUND_S = 1.0

@@ -9,7 +9,7 @@ import random
 from dataclasses import replace
 
 from streamer.config import WatchConfig
-from streamer.messages import SourceChanged
+from streamer.ingest.messages import SourceChanged
 from streamer.sources.base import SourceFault
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import TouchlineError
-from streamer.messages import ClipDone
+from streamer.ingest.messages import ClipDone
 from streamer.sources.remux import write_clip
 from streamer.sources.ring import Cut, Ring
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from engines.errors import TouchlineError
 from engines.second import UINT8, Second
-from streamer import child
-from streamer.child import PassedFd
-from streamer.messages import Ended, Listening
+from streamer.ingest import child
+from streamer.ingest.child import PassedFd
+from streamer.ingest.messages import Ended, Listening
 from streamer.sampler import Sampler
 from streamer.sources.base import Frame, PictureSpec, Source, SourceFault, StreamInfo
 from streamer.sources.examine import PacketMeter, PacketsSeen, StreamSeen, streams_of, turned

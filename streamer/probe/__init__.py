@@ -1,0 +1,1 @@
+"""`touchline probe`: a look at a stream before it is watched."""
