@@ -189,6 +189,18 @@ class Publisher:
 
     async def _publish(self, url: str, token: str | None) -> int:
         sender = Sender(self._late_s)
+        try:
+            status = await self._offer(sender, url, token)
+        except BaseException:
+            await sender.close()
+            raise
+        if status == 201:
+            self._sender = sender
+        else:
+            await sender.close()
+        return status
+
+    async def _offer(self, sender: Sender, url: str, token: str | None) -> int:
         headers = {"Content-Type": "application/sdp"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -196,13 +208,10 @@ class Publisher:
             aiohttp.ClientSession() as http,
             http.post(url, data=await sender.offer(), headers=headers) as response,
         ):
-            if response.status != 201:
-                await sender.close()
-                return response.status
-            await sender.accept(await response.text())
-            self._session = str(response.url.join(response.url.with_path(response.headers["Location"])))
-        self._sender = sender
-        return 201
+            if response.status == 201:
+                await sender.accept(await response.text())
+                self._session = str(response.url.join(response.url.with_path(response.headers["Location"])))
+            return response.status
 
     def publish_soon(self, url: str) -> None:
         """Publish, without waiting."""
