@@ -38,7 +38,7 @@ def read_actions(path: Path) -> list[Action]:
         actions = [_action(item) for item in json.loads(path.read_text(encoding="utf-8"))["annotations"]]
     except OSError as error:
         raise DataError(f"{path}: the labels cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: is not in SoccerNet's Labels-v2 format ({error!r}).") from error
     return sorted(actions, key=lambda action: (action.half, action.time_s, action.label))
 

@@ -15,6 +15,14 @@ def add_input_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seconds(text: str) -> float:
+    """Return a number of seconds, above 0 and at most 600."""
+    value = float(text)
+    if not 0 < value <= 600:
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds from above 0 to 600 belongs here")
+    return value
+
+
 def _key_value(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not key or not separator:

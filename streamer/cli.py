@@ -14,18 +14,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from engines.errors import TouchlineError, UsageError
-from streamer.arguments import add_input_option
+from streamer.arguments import add_input_option, seconds
 from streamer.config import ClipConfig, IngestConfig, OutputConfig, RunConfig, WatchConfig
 from streamer.decision import add_deadline
+from streamer.redact import printable, redact
 
 INTERRUPTED, BUG = 130, 70
 _BUNDLE = Path("bundles/demo")
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction["_Parser"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(argv)
     except TouchlineError as error:
-        print(f"touchline: {error}", file=sys.stderr)
+        print(f"touchline: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
@@ -48,7 +49,7 @@ def _world(error: OSError) -> int:
     if error.errno not in (errno.EPIPE, errno.ENOSPC):
         if error.filename is None:
             return _bug()
-        print(f"touchline: {error.filename}: {error.strerror}; give another path.", file=sys.stderr)
+        print(f"touchline: {printable(str(error.filename))}: {error.strerror}; give another path.", file=sys.stderr)
         return 1
     if error.errno == errno.ENOSPC:
         print("touchline: the output cannot be written: the disk is full.", file=sys.stderr)
@@ -75,9 +76,17 @@ def _main(argv: Sequence[str] | None) -> int:
     return run(args)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose complaints cannot steer the terminal, whatever they quote."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and complaint; exit with 2."""
+        super().error(printable(redact(message)))
+
+
 def _parser(command: str | None) -> argparse.ArgumentParser:
     """Return the parser; of the commands that live in modules of their own, only `command`'s is imported."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="touchline",
         description="Watches a football broadcast and says what happened, within a promised delay.",
         epilog="Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted. `touchline COMMAND --help` tells more.",
@@ -158,18 +167,18 @@ def _add_live(commands: "Commands") -> None:
     watch = WatchConfig()
     parser.add_argument(
         "--stall",
-        type=_seconds,
+        type=seconds,
         default=watch.stall_s,
         metavar="S",
-        help=f"open the stream again when nothing has come for so long (default {watch.stall_s:g}; twice as long is "
-        "allowed for opening it, and three times for its first second)",
+        help=f"open the stream again when nothing has come for so long (default {watch.stall_s:g}; twice as long, and "
+        "10 s at least, is allowed for opening it, and three times, and 15 s at least, for its first second)",
     )
     parser.add_argument(
         "--retries",
         type=_count,
         metavar="N",
-        help="open it again at most N times in a row, the first opening included (default: for ever, once it has been "
-        "open; a URL that cannot be opened at all is an error at once)",
+        help="open it again at most N times in a row, also if it could not be opened at first (default: for ever, once "
+        "it has been open; a URL that cannot be opened at all is an error at once)",
     )
     _add_common(parser)
     parser.set_defaults(run=_live)
@@ -197,7 +206,8 @@ def _add_replay(commands: "Commands") -> None:
         "--start",
         type=_moment,
         metavar="[HALF-]MM:SS",
-        help="say only what happened from here on (a moment of the first file, unless HALF says which)",
+        help="say only what happened from here on (a moment of the first file, unless HALF says which); in a recording "
+        "whose timestamps start anew in its middle it may be a moment of either part",
     )
     parser.add_argument(
         "--end",
@@ -228,13 +238,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--clip-pre",
-        type=_seconds,
+        type=seconds,
         default=clips.pre_s,
         metavar="S",
         help=f"seconds before the action (default {clips.pre_s:g})",
     )
     parser.add_argument(
-        "--clip-post", type=_seconds, default=clips.post_s, metavar="S", help=f"and after it (default {clips.post_s:g})"
+        "--clip-post", type=seconds, default=clips.post_s, metavar="S", help=f"and after it (default {clips.post_s:g})"
     )
     parser.add_argument("--mqtt", metavar="URL", help="publish to this broker: mqtt://[user:password@]host[:port]")
     parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
@@ -251,7 +261,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _live(args: argparse.Namespace) -> int:
-    watch = WatchConfig(2 * args.stall, 3 * args.stall, args.stall, args.retries)
+    watch = WatchConfig(max(10.0, 2 * args.stall), max(15.0, 3 * args.stall), args.stall, args.retries)
     ingest = IngestConfig((args.url,), live=True, speed=args.speed, input_options=dict(args.input_option), watch=watch)
     return _run(args, ingest)
 
@@ -266,7 +276,7 @@ def _replay(args: argparse.Namespace) -> int:
         live=False,
         speed=1.0 if args.realtime else None,
         input_options=dict(args.input_option),
-        watch=WatchConfig(stall_s=_PATIENCE_S),
+        watch=WatchConfig(_PATIENCE_S, _PATIENCE_S, _PATIENCE_S),
         start=(start[0] or 1, start[1]),
         end=(end[0] or halves, end[1]) if end is not None else None,
     )
@@ -332,13 +342,6 @@ def _speed(text: str) -> float:
     value = float(text)
     if not 0.01 <= value <= 1000:
         raise argparse.ArgumentTypeError(f"{text}: a speed lies between 0.01 and 1000")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 600:
-        raise argparse.ArgumentTypeError(f"{text}: a number of seconds from above 0 to 600 belongs here")
     return value
 
 

@@ -66,6 +66,7 @@ class Feed:
         self._guard: Guard | None = None
         self._took_s = 0.0  # the last second's work
         self._part = (0.0, float("inf"))  # what is said of this half
+        self._standing: dict[str, Spot] = {}  # said provisionally, and not finally yet
         self._wall = WallClock()
         self.broken: str | None = None
 
@@ -127,13 +128,25 @@ class Feed:
     def _say(self, words: list[Spot], compute_s: Callable[[float], float]) -> None:
         """Say words; `compute_s` tells of a media clock how long ago, by the wall clock, it was so late."""
         start_s, end_s = self._part
-        for spot in words:
-            if not start_s <= spot.media_time < end_s:
+        for said in words:
+            spot = said if start_s <= said.media_time < end_s else self._moved_out(said)
+            if spot is None:
                 continue
+            if spot.state == "provisional":
+                self._standing[spot.id] = spot
+            else:
+                self._standing.pop(spot.id, None)
             compute = round(max(compute_s(spot.emitted_at), 0.0), 6)
             utc, clock = self._wall.at(spot.epoch, spot.media_time)
             latency = {**spot.latency, "compute": compute}
             self._listener.said(replace(spot, latency=latency, utc=utc, clock=clock))
+
+    def _moved_out(self, spot: Spot) -> Spot | None:
+        """Return what is said of a spot outside the part: that it is no more, if it was inside and this is final."""
+        inside = self._standing.get(spot.id)
+        if inside is None or spot.state == "provisional":
+            return None
+        return replace(inside, state="retracted", revision=spot.revision, emitted_at=spot.emitted_at)
 
     def _advance(self, arrived: Arrived) -> None:
         p, metrics = self._progress, self._metrics

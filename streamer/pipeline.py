@@ -18,7 +18,7 @@ from engines.errors import SourceError
 from streamer.config import ClipConfig, IngestConfig, RunConfig
 from streamer.decision import decided, promise
 from streamer.feed import Feed
-from streamer.ingest.clips import keep_s, request_for
+from streamer.ingest.clips import SETTLE_S, keep_s, request_for
 from streamer.ingest.messages import ClipDone, Opened, SourceChanged
 from streamer.ingest.supervisor import Ingest
 from streamer.metrics import Metrics
@@ -130,8 +130,10 @@ class Pipeline:
         config, clips = self._config.ingest, self._config.clips
         latest_s = max(manifest.promised_delay_s(label) for label in manifest.labels)
         context_s = manifest.head.rows / manifest.rate + min(latest_s, _LONGEST_CONTEXT_S)
-        clips_keep_s = keep_s(clips.pre_s, clips.post_s, latest_s) if clips is not None else None
-        return replace(config, context_s=context_s, clips_keep_s=clips_keep_s)
+        if clips is None:
+            return replace(config, context_s=context_s)
+        context_s = max(context_s, clips.pre_s, clips.post_s + SETTLE_S)
+        return replace(config, context_s=context_s, clips_keep_s=keep_s(clips.pre_s, clips.post_s, latest_s))
 
     def _fail(self, fault: Exception) -> None:
         """Let the first fault of an output end the run, instead of vanishing in the loop."""

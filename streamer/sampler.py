@@ -13,7 +13,7 @@ import numpy as np
 from engines import second as flags
 from engines.second import SAMPLE_RATE_HZ, UINT8, MediaTime, Second
 from streamer.sound_ring import SoundRing
-from streamer.sources.base import Frame, Picture, PictureSpec, Wall
+from streamer.sources.base import Frame, Picture, PictureSpec, SourceFault, Wall
 from streamer.timeline import LONGEST_HOLE_US, REORDER_US, Anchor, Timeline
 
 _UNPLACED_BLOCKS = 256
@@ -103,7 +103,9 @@ class Sampler:
         index = at.us // _US
         slot = at.us * self._spec.rate // _US
         if slot not in self._slots:
-            self._slots[slot] = frame.picture.rgb(self._spec) if index >= self._from_s else frame.picture
+            shown = self._converted(frame.picture) if index >= self._from_s else frame.picture
+            if shown is not None:
+                self._slots[slot] = shown
         if frame.corrupt:
             self._corrupt.add(index)
         if frame.wall is not None:
@@ -187,8 +189,16 @@ class Sampler:
     def _shown(self) -> UINT8 | None:
         """Return the last picture, converted now if it came before anything was wanted."""
         if self._last_picture is not None and not isinstance(self._last_picture, np.ndarray):
-            self._last_picture = self._last_picture.rgb(self._spec)
+            self._last_picture = self._converted(self._last_picture)
         return self._last_picture
+
+    def _converted(self, picture: Picture) -> UINT8 | None:
+        """Return a picture as it is wanted; None, and count it, if it cannot be had so."""
+        try:
+            return picture.rgb(self._spec)
+        except SourceFault:
+            self.timeline.repairs["unconvertible"] += 1
+            return None
 
     def _stack(self, pictures: list[UINT8 | None]) -> UINT8:
         """Stack the pictures; those before an epoch's first picture show that first one."""

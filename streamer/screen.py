@@ -10,6 +10,7 @@ from rich.text import Text
 
 from engines.decider import Spot
 from streamer.payload import spot_to_json
+from streamer.redact import printable
 from streamer.sources.base import StreamInfo
 
 
@@ -86,11 +87,6 @@ def line(spot: Spot, how_late: str) -> Text:
     if spot.flags:
         text.append("  " + " ".join(map(printable, spot.flags)), "yellow")
     return text
-
-
-def printable(text: str) -> str:
-    """Return text that cannot steer the terminal: it comes from whoever may publish."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def clock(seconds: float) -> str:

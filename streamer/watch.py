@@ -21,8 +21,10 @@ from rich.text import Text
 from engines.actions import read_actions
 from engines.errors import DataError, DeliveryError
 from streamer import screen
+from streamer.arguments import seconds
 from streamer.mqtt import OFFLINE, ONLINE, STOPPED, Client, ConnectFault, connect, parse_broker_url, topics
 from streamer.payload import Received, spot_from_json
+from streamer.redact import printable
 from streamer.summary import summary
 
 log = logging.getLogger("touchline.watch")
@@ -150,7 +152,7 @@ class Watcher:
 def line(received: Received, *, with_stream: bool = False) -> Text:
     """Return a word as one line: see screen.line; how late is from the action to its arrival here."""
     spot = received.spot
-    stream = Text(f"{screen.printable(spot.stream)}  " if with_stream else "", "cyan")
+    stream = Text(f"{printable(spot.stream)}  " if with_stream else "", "cyan")
     return stream + screen.line(spot, f"{received.late_s:5.1f} s late")
 
 
@@ -162,7 +164,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--final", action="store_true", help="leave out what is said before it is settled")
     parser.add_argument("--until-stopped", action="store_true", help="end when the stream has stopped")
     parser.add_argument("--json", action="store_true", help="print each message itself, plus `publish` (seconds)")
-    parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="wait for a broker (default 30)")
+    parser.add_argument("--wait", type=seconds, default=30.0, metavar="S", help="wait for a broker (default 30)")
     parser.add_argument("--summary", type=Path, metavar="LABELS", help=argparse.SUPPRESS)  # for the demo
 
 

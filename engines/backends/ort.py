@@ -29,16 +29,24 @@ class OrtEngine:
         options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.inputs: Mapping[str, Shape] = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
+            self.outputs: Mapping[str, Shape] = {o.name: _shape(o.shape) for o in self._session.get_outputs()}
+            self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime's errors have no common base
             raise BundleError(f"{path}: ONNX Runtime cannot load this graph ({type(error).__name__}).") from error
-        self.inputs: Mapping[str, Shape] = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
-        self.outputs: Mapping[str, Shape] = {o.name: _shape(o.shape) for o in self._session.get_outputs()}
-        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._path = path
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Return every output by name; see Engine."""
+        """Return every output by name; see Engine.
+
+        Raises:
+            BundleError: the graph could be loaded, but cannot be computed.
+        """
         names = list(self.outputs)
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        try:
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        except Exception as error:  # as above
+            raise BundleError(f"{self._path}: ONNX Runtime cannot run this graph ({type(error).__name__}).") from error
 
 
 def _shape(dims: list[int | str | None]) -> Shape:

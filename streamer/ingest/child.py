@@ -7,12 +7,18 @@ not outlive the streamer, even if that was killed.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import DupFd
 from typing import Any
+
+from engines.errors import UsageError
+from streamer.sources.opening import STDIN
+
+_DEATH_S = 5.0
 
 
 def start(main: Callable[..., None], *args: object, name: str) -> SpawnProcess:
@@ -36,11 +42,15 @@ def begin() -> None:
 
 def end(process: SpawnProcess) -> None:
     """Kill a process and its group, and forget it."""
-    for kill in (os.killpg, os.kill):  # the group is there once the process has got so far
-        with suppress(OSError):
-            kill(process.pid or 0, signal.SIGKILL)
-    process.join()
-    process.close()
+    if process.pid is not None:
+        with suppress(OSError):  # the group is there once the process has got so far, and while anybody is in it
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.exitcode is None:
+            with suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
+    process.join(_DEATH_S)
+    if process.exitcode is not None:  # otherwise it is stuck in the kernel, and nothing can be done
+        process.close()
 
 
 def _end_with_parent() -> None:
@@ -61,6 +71,19 @@ class PassedFd:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (DupFd(self.fd),)
+
+
+def stdin_of(url: str) -> PassedFd | None:
+    """Return our standard input for a child, if a URL means it.
+
+    Raises:
+        UsageError: it is closed.
+    """
+    if url not in STDIN:
+        return None
+    if sys.stdin is None:
+        raise UsageError("Standard input is closed; pipe a stream into it, as in: … | touchline live -")
+    return PassedFd(sys.stdin.fileno())
 
 
 def _received(passed: Any) -> PassedFd:

@@ -7,8 +7,10 @@ every request is answered once, with the clip's path or why there is none; readi
 import queue
 import re
 import threading
+import time
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,31 +115,31 @@ class Clips:
         """Write what is pending with what there is of it, and wait for the disk so long."""
         with self._lock:
             pending, self._pending = self._pending, []
+        until_s = time.monotonic() + timeout_s
         for request in pending:
-            self._cut(request)
-        try:
-            self._cuts.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
-        self._writer.join(timeout_s)
+            self._cut(request, max(0.0, until_s - time.monotonic()))
+        with suppress(queue.Full):
+            self._cuts.put(None, timeout=max(0.0, until_s - time.monotonic()))
+            self._writer.join(timeout_s)
 
     def _cut_due(self) -> None:
         epoch, media_us = self._clock
         settled_us = media_us - round(SETTLE_S * 1e6)
         with self._lock:
             due = [r for r in self._pending if r.epoch < epoch or (r.epoch == epoch and r.end_us <= settled_us)]
+            due = due[: max(0, _MOST_UNWRITTEN - self._cuts.qsize())]  # the others when there is room
             self._pending = [r for r in self._pending if r not in due]
         for request in due:
             self._cut(request)
 
-    def _cut(self, request: ClipRequest) -> None:
+    def _cut(self, request: ClipRequest, timeout_s: float = 0.0) -> None:
         """Take a clip's packets while they are there; writing may wait."""
         cut = self._ring.cut(request.epoch, request.start_us, request.end_us)
         if cut is None:
             self._refuse(request, "that part of the stream is not kept any more, or has never come")
             return
         try:
-            self._cuts.put_nowait((request.path_stem, cut))
+            self._cuts.put((request.path_stem, cut), timeout=max(timeout_s, 0.001))
         except queue.Full:
             self._refuse(request, "the disk is too slow")
 
@@ -151,4 +153,6 @@ class Clips:
                 done = ClipDone(write_clip(cut, stem).path)
             except TouchlineError as error:
                 done = ClipDone(None, str(error))
+            except Exception as bug:  # the next clip may be fine
+                done = ClipDone(None, f"{stem}: no clip was written, by a fault of ours: {bug!r}.")
             self._report(done)

@@ -19,14 +19,14 @@ from streamer.config import IngestConfig
 from streamer.ingest import child
 from streamer.ingest.child import PassedFd
 from streamer.ingest.clips import ClipRequest, Clips
-from streamer.ingest.messages import Arrived, Connected, Counts, Ended, Listening
+from streamer.ingest.messages import Alive, Arrived, Connected, Counts, Ended, Listening
 from streamer.ingest.outlet import Outlet
 from streamer.ingest.pacing import Lateness, Pacer
 from streamer.redact import redact_url
 from streamer.sampler import Sampler
 from streamer.sources.base import Frame, PictureSpec, Source, SourceFault, Wall
 from streamer.sources.libav import LibavSource
-from streamer.sources.opening import open_source
+from streamer.sources.opening import STDIN, open_source
 from streamer.sources.ring import Ring
 from streamer.timeline import Anchor, unwrapped_us
 
@@ -114,6 +114,7 @@ class _Connection:
         self._ring, self._clips = ring, clips
         self._counts = Counts()
         self._sent = 0  # seconds
+        self._alive_s = -1  # media second up to which we have said that we read
 
     def read(self) -> SourceFault | None:
         """Send every second; return why the stream broke off, or None at its own end.
@@ -135,7 +136,7 @@ class _Connection:
         self._outlet.send(Connected(source.info))
         fault = self._read(source, Sampler(job.spec, self._anchor(source), job.from_s))
         source.close()  # not when something is raised: another thread may be inside it, and the process ends anyway
-        if fault is None and config.live and not source.info.recording:
+        if fault is None and config.live and not source.info.recording and job.url not in STDIN:
             return SourceFault(f"{redact_url(job.url)}: the live stream came to an end.", "ended")
         return fault
 
@@ -149,6 +150,7 @@ class _Connection:
         fault = None
         try:
             for frame in self._frames(source):
+                self._say_alive(sampler.timeline.newest.us)
                 before = sampler.timeline.newest
                 for second in sampler.push(frame):
                     if second.index >= self._job.to_s:
@@ -171,10 +173,18 @@ class _Connection:
             raise SourceFault(f"{name}: ends before {clock}, from where it was to be read.", "ended")
         return fault
 
+    def _say_alive(self, media_us: int) -> None:
+        """Say, of a part that is only read up to, that it is being read."""
+        second = media_us // 1_000_000
+        if second < self._job.from_s and second > self._alive_s:
+            self._alive_s = second
+            self._outlet.send(Alive())
+
     def _frames(self, source: Source) -> Iterator[Frame]:
         """Yield the frames: a replay's decoded ahead, live ones with their arrival, paced ones when they are due."""
         config, counts = self._config, self._counts
-        pacer = Pacer(config.speed) if config.speed and source.info.recording else None
+        paced = source.info.recording or not config.live  # what is live has its own pace
+        pacer = Pacer(config.speed) if config.speed and paced else None
         lateness = Lateness(config.stale_s + source.info.burst_s)
         for frame in self._unseen(source) if config.live else ahead(source.frames(), config.ahead_frames):
             if pacer is not None:
@@ -183,7 +193,7 @@ class _Connection:
                 counts = replace(counts, frames=counts.frames + 1, corrupt_frames=counts.corrupt_frames + frame.corrupt)
                 self._counts = counts
                 if config.live:
-                    late = pacer.late_s > config.stale_s if pacer is not None else lateness.of(frame)
+                    late = pacer.late_s > config.stale_s if pacer is not None else lateness.of(frame, source.waited_s)
                     if late:
                         source.skip()
                     if frame.wall is None:
@@ -199,6 +209,8 @@ class _Connection:
                 ago_us = seen_us - unwrapped_us(frame.pts, frame.time_base, frame.wraps_at, seen_us)
                 if 0 <= ago_us < reach_us:
                     continue
+                if frame.picture is not None:
+                    seen_us = None  # from here on it is new, wherever its timestamps jump
             yield frame
 
     def _send(self, second: Second, source: Source, sampler: Sampler) -> None:

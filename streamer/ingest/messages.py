@@ -119,6 +119,11 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """A recording is being read, though nothing of it is wanted yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The stream is over; `fault` says why, unless it came to its own end."""
 
@@ -128,5 +133,8 @@ class Ended:
 Message = Opened | Arrived | HalfEnded | SourceChanged | ClipDone
 """What the streamer hears."""
 
-Report = Listening | Connected | Arrived | Ended | ClipDone | TouchlineError
-"""What the reading process of one connection says."""
+Said = Listening | Connected | Alive | Arrived | Ended | TouchlineError
+"""What the reading process of one connection says of it."""
+
+Report = Said | ClipDone
+"""What the reading process says."""

@@ -38,9 +38,9 @@ class Pacer:
 
 
 class Lateness:
-    """Tells whether decoding falls behind a stream that has its own pace, and does not catch up.
+    """Tells whether decoding falls behind a stream that has its own pace.
 
-    A stream that was held up by the network and then comes at once is late too, but less so with every picture.
+    Late alone is not behind: a stream may have been held up on its way. Then the source is waited for, or catches up.
 
     Args:
         limit_s: how far behind the best of the last minute counts as late.
@@ -49,30 +49,38 @@ class Lateness:
 
     _PATIENCE_S = 2.0
     _WINDOW_S = 60.0
+    _IDLE = 0.05
+    """Share of the time that a decoder waits for packets which is not behind."""
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit_s, self._clock = limit_s, clock
         self._leads: deque[tuple[float, float]] = deque()  # when, and how far media time was ahead of it; one a second
-        self._late_since: tuple[float, float] | None = None  # when, and how late
+        self._late: tuple[float, float, float] | None = None  # since when, how late then, and waited until then
 
-    def of(self, frame: Frame) -> bool:
-        """Take a picture; return whether pictures should be left out."""
+    def of(self, frame: Frame, waited_s: float) -> bool:
+        """Take a picture, and how long the source has been waited for in all; return whether to leave pictures out."""
         if frame.pts is None:
             return False
         now_s = self._clock()
-        lead_s = float(frame.pts * frame.time_base) - now_s
+        late_s = self._late_s(now_s, float(frame.pts * frame.time_base) - now_s)
+        if late_s <= self._limit_s:
+            self._late = None
+            return False
+        since_s, then_s, before_s = self._late = self._late or (now_s, late_s, waited_s)
+        if now_s - since_s < self._PATIENCE_S:
+            return False
+        self._late = None
+        if waited_s - before_s > self._IDLE * (now_s - since_s):
+            self._leads.clear()  # nothing is left to be decoded: the stream itself is later than it was
+            return False
+        return late_s > then_s - self._PATIENCE_S / 4
+
+    def _late_s(self, now_s: float, lead_s: float) -> float:
+        """Return how far behind the best of the last minute a picture is."""
         if self._leads and abs(lead_s - self._leads[-1][1]) > self._WINDOW_S:
             self._leads.clear()  # the stream's clock has stepped
         if not self._leads or now_s - self._leads[-1][0] >= 1.0:
             self._leads.append((now_s, lead_s))
             while now_s - self._leads[0][0] > self._WINDOW_S:
                 self._leads.popleft()
-        late_s = max(lead for _, lead in self._leads) - lead_s
-        if late_s <= self._limit_s:
-            self._late_since = None
-            return False
-        since_s, then_s = self._late_since = self._late_since or (now_s, late_s)
-        if now_s - since_s < self._PATIENCE_S:
-            return False
-        self._late_since = None
-        return late_s > then_s - self._PATIENCE_S / 4
+        return max(lead for _, lead in self._leads) - lead_s

@@ -6,19 +6,20 @@ its clock ended, in a new epoch.
 """
 
 import multiprocessing
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+from engines.errors import TouchlineError
 from streamer.config import IngestConfig
 from streamer.ingest import child
-from streamer.ingest.child import PassedFd
+from streamer.ingest.child import stdin_of
 from streamer.ingest.clips import ClipRequest
 from streamer.ingest.connection import FINISH, Job, main
 from streamer.ingest.messages import (
+    Alive,
     Arrived,
     ClipDone,
     Connected,
@@ -28,16 +29,17 @@ from streamer.ingest.messages import (
     Listening,
     Message,
     Opened,
-    Report,
+    Said,
 )
 from streamer.ingest.watchdog import Watchdog
 from streamer.redact import redact_url
 from streamer.sources.base import PictureSpec, SourceFault, StreamInfo
-from streamer.sources.opening import STDIN
 from streamer.timeline import Anchor
 
 _POLL_S = 0.2
-_END_WAIT_S = 5.0
+_END_WAIT_S = 30.0
+"""How long a reading process may take to write the clips that were asked for."""
+_CLIP_LOST = "no clip was written: the connection that had it is gone."
 _PLAUSIBLE_S = 30.0
 """A stream's own clock may go on by so much more than the outage lasted, and is believed."""
 
@@ -63,15 +65,16 @@ class Ingest:
         self._stopped = threading.Event()
         self._reader: _Reader | None = None
         self._last: _Reader | None = None  # at its stream's end, and kept for the clips that are still asked of it
+        self._finishing: list[threading.Thread] = []
 
     def __enter__(self) -> "Ingest":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        for reader in (self._last, self._reader):
-            if reader is not None:
-                reader.finish()
+        self._retire()
+        for thread in self._finishing:
+            thread.join()
 
     @property
     def pid(self) -> int | None:
@@ -86,8 +89,9 @@ class Ingest:
         """Have a clip written; call it from the thread that takes the messages."""
         for reader in (self._reader, self._last):
             if reader is not None and request.epoch >= reader.first_epoch:
-                reader.order(request)
+                reader.clip(request)
                 return
+        self._on_clip(ClipDone(None, f"{request.path_stem}: {_CLIP_LOST}"))
 
     def messages(self) -> Iterator[Message | None]:
         """Yield what happens until all halves have ended, or `stop` was called.
@@ -115,7 +119,7 @@ class Ingest:
             yield watchdog.opening(self._clock())
             self._reader = _Reader(job, self._on_clip)
             fault = yield from self._connection(self._reader, watchdog, link)
-            if fault is None or (not self._config.live and link.opened):
+            if fault is None or (link.opened and (link.recording or not self._config.live)):
                 yield watchdog.ended()
                 yield HalfEnded(half, str(fault) if fault is not None else None)
                 self._retire()
@@ -137,29 +141,38 @@ class Ingest:
     ) -> Generator[Message | None, None, SourceFault | None]:
         """Pass on what one connection says; return why it is over, or None at the stream's own end."""
         while True:
-            report, now_s = reader.receive(_POLL_S), self._clock()
+            report = reader.receive(_POLL_S)
             if report is None:
-                stalled = watchdog.stalled(now_s)
+                stalled = watchdog.stalled(self._clock())
                 if stalled is not None:
                     return SourceFault(f"{redact_url(reader.job.url)}: {stalled}.", stalled.cause)
                 yield None
-            elif isinstance(report, Listening):
-                yield watchdog.listening(report.address)
-            elif isinstance(report, Connected):
-                watchdog.opened(now_s, report.info.burst_s + self._pace_s(report.info))
-                yield Opened(link.half, report.info, again=link.opened)
-                link.opened = True
-            elif isinstance(report, Arrived):
-                change = watchdog.progressed(now_s)
-                if change is not None:
-                    yield change
-                yield link.arrived(report, now_s)
-            elif isinstance(report, ClipDone):
-                self._on_clip(report)
             elif isinstance(report, Ended):
                 return report.fault
-            else:
+            elif isinstance(report, TouchlineError):
                 raise report
+            elif isinstance(report, Connected) and link.opened and report.info.recording:
+                return None  # it was live, and is over: what is there now would be all of it again
+            else:
+                yield from self._hear(report, watchdog, link)
+
+    def _hear(
+        self, report: Listening | Connected | Alive | Arrived, watchdog: Watchdog, link: "_Link"
+    ) -> Iterator[Message]:
+        now_s = self._clock()
+        if isinstance(report, Listening):
+            yield watchdog.listening(report.address)
+        elif isinstance(report, Connected):
+            watchdog.opened(now_s, report.info.burst_s + self._pace_s(report.info))
+            yield Opened(link.half, report.info, again=link.opened)
+            link.opened, link.recording = True, report.info.recording
+        elif isinstance(report, Alive):
+            watchdog.alive(now_s)
+        else:
+            change = watchdog.progressed(now_s)
+            if change is not None:
+                yield change
+            yield link.arrived(report, now_s)
 
     def _pace_s(self, info: StreamInfo) -> float:
         """Return how long a second of a slowly played recording takes."""
@@ -168,11 +181,14 @@ class Ingest:
     def _retire(self, *, keep: bool = False) -> None:
         """Part from a connection: at once, or, if it may still hold what clips need, when the next one is over."""
         reader, self._reader = self._reader, None
-        if self._last is not None:
-            self._last.finish()
-        self._last = reader if keep and self._config.clips_keep_s is not None else None
-        if reader is not None and self._last is None:
-            reader.finish()
+        keep &= self._config.clips_keep_s is not None
+        over = [self._last] if keep else [self._last, reader]
+        self._last = reader if keep else None
+        self._finishing = [thread for thread in self._finishing if thread.is_alive()]
+        for old in over:
+            if old is not None:  # it may take a while to write clips, and what is due must not wait for that
+                self._finishing.append(threading.Thread(target=old.finish, name="finish-reading"))
+                self._finishing[-1].start()
 
     def _job(self, half: int, url: str, link: "_Link") -> Job:
         start_s, end_s = self._config.part(half) or (0.0, 0.0)
@@ -184,7 +200,7 @@ class Ingest:
             anchor=link.anchor(self._clock()),
             from_s=int(max(0.0, start_s - self._config.context_s)),
             to_s=end_s + self._config.context_s,
-            stdin=PassedFd(sys.stdin.fileno()) if url in STDIN else None,
+            stdin=stdin_of(url),
         )
 
 
@@ -193,7 +209,7 @@ class _Link:
 
     def __init__(self, half: int) -> None:
         self.half = half
-        self.opened = False
+        self.opened = self.recording = False
         self._past, self._now = Counts(), Counts()
         self._anchor: Anchor | None = None
         self._progressed_s = 0.0
@@ -216,6 +232,7 @@ class _Reader:
 
     def __init__(self, job: Job, on_clip: Callable[[ClipDone], None]) -> None:
         self.job, self._on_clip = job, on_clip
+        self._owed = 0  # clips that were asked for, and not answered yet
         self.first_epoch = job.anchor.epoch if job.anchor is not None else 0
         self._receiver, sender = multiprocessing.Pipe(duplex=False)
         orders, self._orders = multiprocessing.Pipe(duplex=False)
@@ -228,22 +245,29 @@ class _Reader:
         """Its process id."""
         return self._process.pid
 
-    def receive(self, timeout_s: float) -> Report | None:
-        """Return what it says next; None if it says nothing for a while."""
+    def receive(self, timeout_s: float) -> Said | None:
+        """Return what it says next; None if it says nothing for a while, or only of a clip."""
         try:
-            return self._receiver.recv() if self._receiver.poll(timeout_s) else None
+            report: Said | ClipDone | None = self._receiver.recv() if self._receiver.poll(timeout_s) else None
         except (EOFError, OSError):
-            return Ended(SourceFault("The reading process died; report it if it happens again.", "died"))
+            return Ended(SourceFault(f"{redact_url(self.job.url)}: the reading process died.", "died"))
+        if not isinstance(report, ClipDone):
+            return report
+        self._owed -= 1
+        self._on_clip(report)
+        return None
 
-    def order(self, order: ClipRequest | str) -> None:
-        """Tell it what to do, if it lives."""
+    def clip(self, request: ClipRequest) -> None:
+        """Have a clip written."""
+        self._owed += 1
         with suppress(OSError):
-            self._orders.send(order)
+            self._orders.send(request)
 
     def finish(self) -> None:
         """Have it write the clips that were asked for, if there may be any; end it, with whatever it has started."""
         if self.job.config.clips_keep_s is not None:
-            self.order(FINISH)
+            with suppress(OSError):
+                self._orders.send(FINISH)
             self._hear_it_out()
         child.end(self._process)
         self._receiver.close()
@@ -256,4 +280,7 @@ class _Reader:
             while self._receiver.poll(max(0.0, until_s - time.monotonic())):
                 report = self._receiver.recv()
                 if isinstance(report, ClipDone):
+                    self._owed -= 1
                     self._on_clip(report)
+        for _ in range(self._owed):
+            self._on_clip(ClipDone(None, f"{redact_url(self.job.url)}: {_CLIP_LOST}"))

@@ -27,6 +27,7 @@ class Watchdog:
         self._config, self._live = config, live
         self._chance = chance or random.Random()
         self._known_good = False  # it could be opened once: what goes wrong from now on is a fault, not a mistake
+        self._listened = False
         self._running_since_s: float | None = None
         self._patience_s = config.stall_s
         self._limit: tuple[float, float] | None = None  # by when the next sign of life must come; how long that took
@@ -41,7 +42,7 @@ class Watchdog:
 
     def listening(self, address: str) -> SourceChanged:
         """It waits for somebody who sends: as long as that takes."""
-        self._known_good, self._limit = True, None
+        self._listened, self._limit = True, None
         return self._become(replace(self.state, state="listening", reason=f"waiting for a sender at {address}"))
 
     def opened(self, now_s: float, burst_s: float) -> None:
@@ -60,6 +61,10 @@ class Watchdog:
             self.state = replace(self.state, failures=0)
         return None
 
+    def alive(self, now_s: float) -> None:
+        """A recording is being read, though no second of it is wanted yet."""
+        self._wait(now_s, self._patience_s)
+
     def stalled(self, now_s: float) -> SourceFault | None:
         """Return what is wrong, if the last sign of life is too long ago."""
         if self._limit is None or now_s < self._limit[0]:
@@ -74,7 +79,7 @@ class Watchdog:
         """The connection is lost, or was not made; return `waiting` or, if nothing more is to be tried, `failed`."""
         failures = self.state.failures + 1
         change = SourceChanged(self.state.half, "failed", fault.cause, str(fault), failures)
-        if not self._tries_again(failures):
+        if not self._tries_again(failures, fault):
             return self._become(change)
         longest_s = min(self._config.longest_backoff_s, self._config.first_backoff_s * 2 ** min(failures - 1, 10))
         wait_s = self._chance.uniform(longest_s / 2, longest_s)
@@ -88,12 +93,12 @@ class Watchdog:
     def _wait(self, now_s: float, patience_s: float) -> None:
         self._limit = (now_s + patience_s, patience_s)
 
-    def _tries_again(self, failures: int) -> bool:
+    def _tries_again(self, failures: int, fault: SourceFault) -> bool:
         if not self._live:
             return False
         if self._config.retries is not None:
             return failures <= self._config.retries
-        return self._known_good
+        return self._known_good or (self._listened and fault.cause != "unreachable")  # the address cannot be had
 
     def _become(self, state: SourceChanged) -> SourceChanged:
         self.state = state

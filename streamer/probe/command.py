@@ -7,7 +7,6 @@ opening and a little grace, whatever the stream does; what cannot be watched is 
 import argparse
 import json
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +20,13 @@ from engines.second import SAMPLE_RATE_HZ, Second
 from engines.spotter import Spotter
 from streamer.arguments import add_input_option
 from streamer.ingest import child
-from streamer.ingest.child import PassedFd
+from streamer.ingest.child import stdin_of
 from streamer.ingest.messages import Ended, Listening
 from streamer.probe.findings import Problem, problems
 from streamer.probe.looking import Look, Said, Seen, main
 from streamer.probe.page import Report, as_dict, page
 from streamer.redact import redact_url
 from streamer.sources.base import PictureSpec, SourceFault
-from streamer.sources.opening import STDIN
 
 OPENING_S = 20.0
 GRACE_S = 10.0
@@ -80,8 +78,8 @@ def probe(args: argparse.Namespace) -> Report:
         TouchlineError: it cannot be watched.
     """
     manifest, _ = read_manifest(args.bundle)
-    stdin = PassedFd(sys.stdin.fileno()) if args.url in STDIN else None
-    look = Look(args.url, dict(args.input_option), args.seconds, PictureSpec.of(manifest.pictures), stdin)
+    options, spec = dict(args.input_option), PictureSpec.of(manifest.pictures)
+    look = Look(args.url, options, args.seconds, spec, stdin_of(args.url))
     terminal = Console(stderr=True, highlight=False)
     with terminal.status("") as status:
         with _Looking(look) as looking:

@@ -13,7 +13,7 @@ from engines.bundle import Manifest
 from streamer.decision import promise
 from streamer.probe.findings import Problem, decode_share
 from streamer.probe.looking import Seen
-from streamer.screen import printable
+from streamer.redact import printable
 from streamer.sources.examine import StreamSeen
 
 _WIDTH = 78

@@ -144,6 +144,10 @@ class Source(Protocol):
     def skipped(self) -> int:
         """Packets of pictures left out by `skip`, or since nobody took them."""
 
+    @property
+    def waited_s(self) -> float:
+        """For how long, in all, the stream's data had to be waited for: who never waits is behind."""
+
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the stream ends.
 

@@ -32,7 +32,7 @@ _TIMEOUT_S = 5.0
 _PLAYLIST_BYTES = 8_000_000
 _HEAD_BYTES = 256_000
 """So much of a segment holds the start of its first picture."""
-_UNREADABLE = (OSError, HTTPException, ValueError, LookupError, EOFError)
+_UNREADABLE = (OSError, HTTPException, ValueError, LookupError, EOFError, av.FFmpegError)
 
 _WRAP_US = 2**33 * 1_000_000 // 90_000
 _LIVE_REACH_US = 600 * 1_000_000

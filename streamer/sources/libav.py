@@ -73,6 +73,7 @@ class LibavSource:
         first_us: stream time of the first picture, once it is decoded; with `start_s`, of the recording's first one.
         decode_errors: packets and frames that could not be used.
         skipped: packets left out by `skip`.
+        waited_s: see Source.
 
     A frame's `pts` is the stream's own. It may lie beyond `wraps_at`: the two are congruent.
 
@@ -99,6 +100,7 @@ class LibavSource:
         self._tap, self._give_up_after = tap, give_up_after
         self.decode_errors = self.skipped = 0
         self.first_us: int | None = None
+        self.waited_s = 0.0
         self._skipping = False
         self._turns: dict[float, Turn] = {}
         self._resume_pts: int | None = None  # of the key frame that ended a skip, until it is out of the decoder
@@ -186,12 +188,14 @@ class LibavSource:
                 if self._closed:
                     self._container.close()
                     return
+                began_s = time.monotonic()
                 try:
                     packet = next(packets)
                 except (StopIteration, IndexError):  # PyAV trips at the end over streams that appeared meanwhile
                     return
                 except (av.FFmpegError, OSError) as error:
                     raise SourceFault(f"{self._name}: the stream broke off: {_reason(error)}.", "broke_off") from error
+                self.waited_s += time.monotonic() - began_s
             yield packet
 
     def _decoded(self, packet: AnyPacket) -> Sequence[object]:
@@ -362,7 +366,7 @@ def _is_finished_download(url: str, container: InputContainer) -> bool:
 
 def _first_picture(container: InputContainer, video: Stream) -> int | None:
     """Return the pts of the first picture that can be decoded."""
-    with suppress(IndexError):
+    with suppress(av.FFmpegError, IndexError):
         for packet in container.demux(video):
             with suppress(av.FFmpegError):
                 for frame in packet.decode():

@@ -102,7 +102,7 @@ def _open(kind: str, url: str, how: dict[str, Any], stdin_fd: int) -> Source:
     from streamer.sources.srt import SrtSource
 
     if url in STDIN:
-        return LibavSource("standard input", recording=True, file=_stdin(stdin_fd), **how)
+        return LibavSource("standard input", recording=False, file=_stdin(stdin_fd), **how)
     if kind == "pipe" or not url:
         raise UsageError(f"“{url}” is nothing that can be read; there are {_KNOWN}.")
     if kind in ("srt", "tcp", "udp"):

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -71,6 +72,11 @@ class WebRtcSource:
     def skipped(self) -> int:
         """Pictures left out: by `skip`, because the reader was late, or because decoding was."""
         return self._handover.skipped
+
+    @property
+    def waited_s(self) -> float:
+        """All the time: who is late loses pictures on the way, see `skipped`, and need not leave out more."""
+        return time.monotonic()
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the other side says goodbye; see Source."""

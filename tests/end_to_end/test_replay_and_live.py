@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from command import Touchline
 
@@ -111,20 +112,14 @@ def test_no_process_is_left_behind_when_the_streamer_is_killed(start: Start, sam
     process = start("live", sample, "--threshold", "0.02")
     assert process.stdout is not None
     process.stdout.readline()
+    readers = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    assert readers
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 20
-    while _group_alive(process.pid) and time.monotonic() < deadline:
+    while any(map(psutil.pid_exists, readers)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not _group_alive(process.pid)
-
-
-def _group_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    assert not any(map(psutil.pid_exists, readers))
 
 
 def test_a_reader_that_goes_away_is_no_traceback(start: Start, short_sample: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from engines.backends.base import Engine
+from engines.backends.ort import OrtEngine
 from engines.bundle import open_bundle, read_manifest, write_manifest
 from engines.errors import BundleError
 
@@ -115,3 +117,24 @@ def test_a_manifest_that_is_no_json_object_is_one_sentence(bundle: Path, content
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
     assert "is no bundle" in complaint(tmp_path)
+
+
+def test_a_manifest_that_is_nested_without_end_is_one_sentence(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text("[" * 100_000)
+    assert "damaged" in complaint(bundle)
+
+
+def test_a_file_name_that_no_system_has_is_refused(bundle: Path) -> None:
+    rewrite(bundle, lambda m: m["head"].update(file="head.onnx\0"))
+    assert "not the name of a file beside the manifest" in complaint(bundle)
+
+
+@pytest.mark.parametrize("labels", ["{", "[" * 100_000])
+def test_a_graph_that_says_its_labels_in_no_json_is_refused(demo_bundle: Path, labels: str) -> None:
+    def load(path: Path) -> Engine:
+        engine = OrtEngine(path)
+        engine.metadata = {"labels": labels}
+        return engine
+
+    with pytest.raises(BundleError, match="labels that the graph was trained for"):
+        open_bundle(demo_bundle, load)

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from fractions import Fraction
 
 from fakes import FlatPicture, picture
@@ -17,14 +18,21 @@ class Clock:
         return self.now_s
 
 
-def late_at(arrivals_s: list[tuple[float, float]], limit_s: float = 1.0) -> list[float]:
-    """Return the media times at which pictures should have been left out, of (arrival, media time) pairs."""
+def late_at(
+    arrivals_s: list[tuple[float, float]], limit_s: float = 1.0, waits: Callable[[float], bool] = lambda at_s: True
+) -> list[float]:
+    """Return the media times at which pictures should have been left out, of (arrival, media time) pairs.
+
+    `waits` tells whether the source had to be waited for before a picture that came at a moment.
+    """
     clock = Clock()
     lateness = Lateness(limit_s, clock)
-    out = []
+    out, waited_s, last_s = [], 0.0, 0.0
     for at_s, media_s in arrivals_s:
         clock.now_s = 1000.0 + at_s
-        if lateness.of(picture(media_s)):
+        waited_s += (at_s - last_s) / 2 if waits(at_s) else 0.0
+        last_s = at_s
+        if lateness.of(picture(media_s), waited_s):
             out.append(media_s)
     return out
 
@@ -53,7 +61,7 @@ def test_a_stream_in_step_is_never_late() -> None:
 
 def test_a_decoder_that_falls_behind_leaves_pictures_out() -> None:
     slow = [(k * 0.05, k * 0.04) for k in range(1000)]  # 25 pictures take 1.25 s
-    late = late_at(slow)
+    late = late_at(slow, waits=lambda at_s: False)
     assert late
     assert 3.0 < late[0] < 8.0, "a second late, for two seconds, at a fifth too slow"
 
@@ -64,12 +72,19 @@ def test_a_stream_that_was_held_up_and_catches_up_loses_nothing() -> None:
     assert late_at(held_up) == []
 
 
-def test_a_stream_that_goes_on_late_is_late_only_until_that_is_how_it_is() -> None:
+def test_a_stream_that_goes_on_late_is_late_and_the_decoder_is_not_behind() -> None:
     shifted = [(k * 0.04, k * 0.04) for k in range(250)]
     shifted += [(15.0 + k * 0.04, 10.0 + k * 0.04) for k in range(4000)]
-    late = late_at(shifted)
+    assert late_at(shifted) == []
+
+
+def test_a_stream_that_goes_on_late_can_still_be_fallen_behind() -> None:
+    shifted = [(k * 0.04, k * 0.04) for k in range(250)]
+    shifted += [(15.0 + k * 0.04, 10.0 + k * 0.04) for k in range(500)]
+    shifted += [(35.0 + k * 0.05, 30.0 + k * 0.04) for k in range(1000)]
+    late = late_at(shifted, waits=lambda at_s: at_s < 35.0)
     assert late
-    assert max(late) < 10.0 + 61.0
+    assert late[0] > 30.0
 
 
 def test_bursts_are_no_lateness() -> None:

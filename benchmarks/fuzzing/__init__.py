@@ -1,0 +1,1 @@
+"""What `benchmarks/fuzz.py` feeds to touchline, and how it watches what becomes of it."""
