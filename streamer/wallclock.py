@@ -25,11 +25,17 @@ class WallClock:
             self._seconds.append((second.epoch, second.index, second.utc_us, second.clock))
 
     def at(self, epoch: int, media_s: float) -> tuple[datetime | None, str | None]:
-        """Return when a moment was taken (UTC), and who says so; None twice if nobody knows."""
-        index = int(media_s)
-        for known_epoch, known, utc_us, clock in reversed(self._seconds):
-            if known_epoch == epoch and known <= index:
-                return _START + timedelta(microseconds=utc_us + round((media_s - known) * 1e6)), clock
-            if known_epoch < epoch:
+        """Return when a moment was taken (UTC), and who says so; None twice if nobody knows.
+
+        Told from the newest second that it is not before, or, if it is before all of its epoch, from the first of them.
+        """
+        nearest = None
+        for second in reversed(self._seconds):
+            if second[0] == epoch:
+                nearest = second
+            if second[0] < epoch or (second[0] == epoch and second[1] <= media_s):
                 break
-        return None, None
+        if nearest is None:
+            return None, None
+        _, index, utc_us, clock = nearest
+        return _START + timedelta(microseconds=utc_us + round((media_s - index) * 1e6)), clock

@@ -21,6 +21,13 @@ def test_the_newest_second_at_or_before_tells_of_moments_in_a_gap() -> None:
     assert wall.at(0, 2.5) == (NOON.replace(second=2, microsecond=500_000), "hls")
 
 
+def test_what_is_placed_just_before_an_epoch_is_told_from_its_first_second() -> None:
+    wall = WallClock()
+    wall.note(second(7, utc_us=NOON_US, clock="rtcp"))
+    wall.note(second(8, utc_us=NOON_US + 1_000_000, clock="rtcp"))
+    assert wall.at(0, 6.5) == (NOON.replace(hour=11, minute=59, second=59, microsecond=500_000), "rtcp")
+
+
 def test_another_epoch_has_another_clock() -> None:
     wall = WallClock()
     wall.note(second(5, utc_us=NOON_US, clock="prft"))
