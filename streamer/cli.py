@@ -174,6 +174,13 @@ def _add_live(commands: "Commands") -> None:
         "10 s at least, is allowed for opening it, and three times, and 15 s at least, for its first second)",
     )
     parser.add_argument(
+        "--stale",
+        type=seconds,
+        default=1.0,
+        metavar="S",
+        help="shed whole seconds, oldest first, that have waited for the engines for longer than this (default 1)",
+    )
+    parser.add_argument(
         "--retries",
         type=_count,
         metavar="N",
@@ -262,7 +269,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _live(args: argparse.Namespace) -> int:
     watch = WatchConfig(max(10.0, 2 * args.stall), max(15.0, 3 * args.stall), args.stall, args.retries)
-    ingest = IngestConfig((args.url,), live=True, speed=args.speed, input_options=dict(args.input_option), watch=watch)
+    ingest = IngestConfig(
+        (args.url,),
+        live=True,
+        speed=args.speed,
+        input_options=dict(args.input_option),
+        watch=watch,
+        stale_s=args.stale,
+    )
     return _run(args, ingest)
 
 

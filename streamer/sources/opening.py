@@ -5,6 +5,8 @@ as it takes.
 """
 
 import os
+import select
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from streamer.sources.libav import PacketTap
 
 STDIN = ("-", "pipe:", "pipe:0")
+_FIRST_BYTE_S = 5.0
+"""How long who has called may take to say anything."""
 _WEBRTC = ("whip", "whep", "wheps")
 _QUICK = {"fpsprobesize": "0"}
 """Opens a stream as soon as every track has shown what it is, and does not wait, up to a second more, for a frame rate
@@ -111,6 +115,8 @@ def _open(kind: str, url: str, how: dict[str, Any], stdin_fd: int) -> Source:
         return SrtSource(url, listens=awaits_sender(url), **how)
     if kind == "hls":
         return HlsSource(url, **how)
+    if kind == "tcp" and _listens(url):
+        return LibavSource(url, format="mpegts", recording=False, file=cast(BinaryIO, _Pipe(_accepted(url))), **how)
     if kind in ("tcp", "udp"):
         return LibavSource(url, format="mpegts", **how)
     if kind == "rtmp" and _listens(url):
@@ -158,8 +164,34 @@ def _check_port(scheme: str, url: str) -> None:
         raise UsageError(f"{redact_url(url)} names no port; write {scheme}://HOST:PORT.")
 
 
+def _accepted(url: str) -> int:
+    """Return the descriptor of the first connection that says anything; whoever only connects is hung up on.
+
+    Raises:
+        SourceFault: the address cannot be had.
+    """
+    host, port = _parts(url).hostname or "", int(_parts(url).netloc.rpartition(":")[2])
+    try:
+        listener = socket.create_server((host, port))
+    except (OSError, OverflowError) as error:
+        raise SourceFault(f"{redact_url(url)}: cannot listen there: {error}.", "unreachable") from error
+    with listener:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if select.select([connection], [], [], _FIRST_BYTE_S)[0] and _has_data(connection):
+                    return os.dup(connection.fileno())
+
+
+def _has_data(connection: socket.socket) -> bool:
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+
+
 class _Pipe:
-    """Standard input, unbuffered, so that the next process to read it misses little; never sought in."""
+    """A descriptor, read unbuffered, so that the next process to read it misses little; never sought in."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

@@ -1,5 +1,8 @@
 import os
+import socket
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import UsageError
-from streamer.sources import srt
+from streamer.sources import opening, srt
 from streamer.sources.base import Source, SourceFault
 from streamer.sources.opening import awaits_sender, open_source
 
@@ -22,8 +25,9 @@ def few_seconds(short_sample: Path, tmp_path: Path) -> Path:
     return path
 
 
-def opened(url: str, stdin_fd: int | None = None) -> Source:
-    return open_source(url, options={}, threads=1, listening=lambda _: None, stdin_fd=stdin_fd)
+def opened(url: str, stdin_fd: int | None = None, told: list[str] | None = None) -> Source:
+    listening = (lambda _: None) if told is None else told.append
+    return open_source(url, options={}, threads=1, listening=listening, stdin_fd=stdin_fd)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +104,42 @@ def test_standard_input_may_be_a_file_too(short_sample: Path) -> None:
         source.close()
     assert not source.info.recording, "it has the pace of whoever writes to it"
     assert first.picture is not None
+
+
+def test_who_calls_and_says_nothing_does_not_keep_the_sender_out(
+    short_sample: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_FIRST_BYTE_S", 0.3)
+    called: list[str] = []
+    found: list[Source] = []
+    reader = threading.Thread(target=lambda: found.append(opened(f"tcp://127.0.0.1:{free_port}?listen=1", told=called)))
+    reader.start()
+    with _call(free_port), _call(free_port) as gone, _call(free_port) as sender:
+        gone.close()
+        sender.sendall(short_sample.read_bytes()[:400_000])
+        reader.join(20)
+    assert called == [f"tcp://127.0.0.1:{free_port}"]
+    assert (found[0].info.video, found[0].info.recording) == ("h264", False)
+    found[0].close()
+
+
+def _call(port: int) -> socket.socket:
+    until_s = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+
+
+def test_an_address_that_cannot_be_listened_on_is_one_sentence() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(SourceFault, match="cannot listen there") as caught,
+    ):
+        opened(f"tcp://127.0.0.1:{taken.getsockname()[1]}?listen=1")
+    assert caught.value.cause == "unreachable"
 
 
 # SRT: the programs are scripts here; test_protocols.py has the real ones

@@ -205,6 +205,6 @@ def test_standard_input_is_taken_up_in_the_middle_by_the_next_process(media: Pat
             cat.kill()
     assert not first.error
     assert not second.error
-    assert first.recording
+    assert not first.recording
     assert len(second.seconds) == SECONDS
     assert second.pictures[0][0] > first.pictures[-1][0]
