@@ -114,9 +114,8 @@ class Outputs:
         self._progress.open = change.state == "running"
         self._progress.why_not_open = change.reason
         self._metrics.source_changed(change)
-        if change.state in ("waiting", "failed"):
-            then = f" Trying again in {change.retry_in_s:.1f} s." if change.retry_in_s is not None else " Giving up."
-            log.warning("%s%s", change.reason, then)
+        if change.state == "waiting":
+            log.warning("%s Trying again in %.1f s.", change.reason, change.retry_in_s)
         elif change.state == "listening":
             log.info("%s", change.reason)
         elif change.state == "running" and change.failures:
