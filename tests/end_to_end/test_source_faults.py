@@ -15,7 +15,7 @@ import servers
 from servers import RATE, Server, number_of
 
 from streamer.config import IngestConfig, WatchConfig
-from streamer.ingest.messages import Arrived, Message, SourceChanged
+from streamer.ingest.messages import Arrived, HalfEnded, Message, Opened, SourceChanged
 from streamer.ingest.supervisor import Ingest
 from streamer.sources.base import PictureSpec
 
@@ -200,3 +200,24 @@ def check_seconds(seen: Seen) -> None:
         if one.second.epoch == two.second.epoch and two.second.index == one.second.index + 1 and whole:
             step = number_of(two.second.pictures_NHWC[0]) - number_of(one.second.pictures_NHWC[0])
             assert abs(step % (40 * RATE) - RATE) <= 1, (places, two.counts)
+
+
+def test_a_live_playlist_that_is_finished_is_over_and_not_played_again(tmp_path: Path) -> None:
+    media = servers.broadcast(tmp_path / "broadcast.ts", 8)
+    finished = servers.hls_recording(media, tmp_path / "hls", segment_s=1)
+    live = finished.with_name("live.m3u8")
+    text = finished.read_text().replace("#EXT-X-PLAYLIST-TYPE:VOD\n", "")
+    live.write_text(text.replace("#EXT-X-ENDLIST\n", ""))
+    messages: list[Message] = []
+    config = WatchConfig(30.0, 30.0, 8.0, first_backoff_s=0.1, longest_backoff_s=0.1)
+    with (
+        servers.http_server(live.parent) as web,
+        Ingest(IngestConfig((f"{web.url}/live.m3u8",), live=True, watch=config), SPEC) as ingest,
+    ):
+        for message in ingest.messages():
+            messages += [message] if message is not None else []
+            if isinstance(message, Opened):
+                live.write_text(text)
+    assert messages[-1] == HalfEnded(1, None)
+    assert {m.second.epoch for m in messages if isinstance(m, Arrived)} == {0}
+    assert len([m for m in messages if isinstance(m, Arrived)]) < 8, "joined at its newest segment"
