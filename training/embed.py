@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if of_folder:
         _copy_lists(args.data[0], args.out, embedded)
     for sentence in failed:
-        console.print(f"left out: {sentence}", highlight=False, markup=False)
+        console.print(f"left out: {sentence}", highlight=False, markup=False, soft_wrap=True)
     done = f"{len(recordings) - len(failed)} of {len(recordings)} recordings are embedded in {args.out}"
     console.print(done, highlight=False, markup=False)
     if failed:

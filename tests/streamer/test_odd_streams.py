@@ -128,7 +128,7 @@ def shares() -> list[Share]:
 @pytest.fixture
 def played(shares: list[Share], shared: Path) -> Played:
     """Return what came of each file, by its name within the folder."""
-    root = shared.resolve() / "data" / "streams"
+    root = shared / "data" / "streams"
     return {str(Path(p).relative_to(root)): found for share in shares for p, found in share.played.items()}
 
 
