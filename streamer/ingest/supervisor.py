@@ -34,6 +34,7 @@ from streamer.ingest.messages import (
 from streamer.ingest.watchdog import Watchdog
 from streamer.redact import redact_url
 from streamer.sources.base import PictureSpec, SourceFault, StreamInfo
+from streamer.sources.opening import STDIN
 from streamer.timeline import Anchor
 
 _POLL_S = 0.2
@@ -119,6 +120,8 @@ class Ingest:
             yield watchdog.opening(self._clock())
             self._reader = _Reader(job, self._on_clip)
             fault = yield from self._connection(self._reader, watchdog, link)
+            if fault is not None and fault.cause == "no_media" and url in STDIN and link.opened:
+                fault = None  # a pipe whose writer has left while it was read again
             if fault is None or (link.opened and (link.recording or not self._config.live)):
                 yield watchdog.ended()
                 yield HalfEnded(half, str(fault) if fault is not None else None)

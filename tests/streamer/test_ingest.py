@@ -271,6 +271,21 @@ def test_what_the_process_cannot_open_is_an_error_here() -> None:
         list(ingest.messages())
 
 
+def test_standard_input_that_stalls_is_read_again_and_its_end_is_the_end(stream: bytes, root: Path) -> None:
+    command = [sys.executable, "-m", "streamer", "live", "-", "--threshold", "0", "--stall", "1.5"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=root, **pipes) as process:  # type: ignore[call-overload]
+        process.stdin.write(stream)
+        process.stdin.flush()
+        complaints = b""
+        while b"nothing came within" not in complaints:
+            complaints += process.stderr.readline()
+        process.stdin.close()
+        complaints += process.stderr.read()
+        assert process.wait(30) == 0, complaints.decode()
+    assert b"Traceback" not in complaints
+
+
 def test_standard_input_is_read_by_the_reading_process(stream: bytes, root: Path) -> None:
     command = [sys.executable, "-m", "streamer", "replay", "-", "--threshold", "0"]
     done = subprocess.run(command, cwd=root, input=stream, capture_output=True, timeout=60, check=False)
