@@ -125,7 +125,7 @@ def test_pictures_carry_the_senders_wall_clock_once_it_has_reported() -> None:
 def test_the_stream_ends_when_the_publisher_says_goodbye_and_nothing_is_left_behind() -> None:
     with Publisher() as warm_up:
         published(warm_up).close()
-    before = descriptors()
+    before, others = descriptors(), set(threading.enumerate())
     with Publisher() as publisher:
         source = published(publisher)
         frames = source.frames()
@@ -135,7 +135,7 @@ def test_the_stream_ends_when_the_publisher_says_goodbye_and_nothing_is_left_beh
         source.close()
         source.close()
     assert descriptors() <= before
-    assert [t.name for t in threading.enumerate() if t is not threading.main_thread()] == []
+    assert [t.name for t in threading.enumerate() if t not in others] == []
 
 
 def test_a_publisher_that_crashes_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
