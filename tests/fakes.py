@@ -1,6 +1,7 @@
 """Stand-ins with real behaviour: pictures without a decoder, engines without a runtime, a bundle of them."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from engines.backends.base import Array, Shape
 from engines.bundle import Bundle, Decision, HeadSpec, Manifest, ModalityStream, Pictures
+from engines.decider import Spot
 from engines.second import FLOAT32, UINT8, Second
 from streamer.sources.base import Frame, PictureSpec, Wall
 
@@ -44,6 +46,23 @@ def broadcast(seconds: float, fps: float = 25.0, start_s: float = 0.0) -> Iterat
         at = i / fps
         yield picture(start_s + at, int(at) % 256)
         yield sound(start_s + at, round(16_000 / fps))
+
+
+class RememberingScreen:
+    """A screen that remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.words: list[Spot] = []
+        self.media_s = 0.0
+
+    def opened(self, half: int, info: object) -> None:
+        pass
+
+    def advanced(self, media_s: float, factor: float) -> None:
+        self.media_s = media_s
+
+    def said(self, spot: Spot, said: datetime) -> None:
+        self.words.append(spot)
 
 
 class FunctionEngine:

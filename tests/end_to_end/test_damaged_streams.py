@@ -4,13 +4,13 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+from fakes import RememberingScreen
 
 from engines.decider import Spot
 from streamer.config import IngestConfig, RunConfig
@@ -24,26 +24,9 @@ WRAP = 2**33
 SURE = 0.6
 
 
-class Remembering:
-    """A screen that remembers."""
-
-    def __init__(self) -> None:
-        self.words: list[Spot] = []
-        self.media_s = 0.0
-
-    def opened(self, half: int, info: object) -> None:
-        pass
-
-    def advanced(self, media_s: float, factor: float) -> None:
-        self.media_s = media_s
-
-    def said(self, spot: Spot, said: datetime) -> None:
-        self.words.append(spot)
-
-
 def replay(path: Path) -> tuple[list[Spot], float]:
     """Return the final words, and how long the stream was."""
-    screen = Remembering()
+    screen = RememberingScreen()
     bundle = Path(__file__).parents[2] / "bundles" / "demo"
     config = RunConfig(bundle, "main", IngestConfig((str(path),), live=False), threshold=0.2, provisional=False)
     asyncio.run(Pipeline(config, screen).run())

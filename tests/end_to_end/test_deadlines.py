@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from command import Touchline
+from fakes import RememberingScreen
 
 import streamer.pipeline
 from engines.backends.base import Array, Engine
 from engines.bundle import Bundle, open_bundle, read_manifest, write_manifest
-from engines.decider import Spot
 from streamer.config import IngestConfig, RunConfig
 from streamer.mqtt import connect, parse_broker_url
 from streamer.pipeline import Pipeline
@@ -268,23 +268,6 @@ class SlowEngine:
         return self._run(feeds)
 
 
-class Listening:
-    """A screen that remembers."""
-
-    def __init__(self) -> None:
-        self.words: list[Spot] = []
-        self.media_s = 0.0
-
-    def opened(self, half: int, info: object) -> None:
-        pass
-
-    def advanced(self, media_s: float, factor: float) -> None:
-        self.media_s = media_s
-
-    def said(self, spot: Spot, said: datetime) -> None:
-        self.words.append(spot)
-
-
 async def test_a_machine_that_is_too_slow_sheds_seconds_and_keeps_the_deadline(
     short_sample: Path, patient: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +281,7 @@ async def test_a_machine_that_is_too_slow_sheds_seconds_and_keeps_the_deadline(
     monkeypatch.setattr(streamer.pipeline, "open_bundle", open_slow)
     ingest = IngestConfig((str(short_sample),), live=True, speed=speed)
     every = {"threshold": 0.05, "provisional_threshold": 0.3, "deadlines_s": {"*": deadline_s}}
-    screen = Listening()
+    screen = RememberingScreen()
     pipeline = Pipeline(RunConfig(patient, "main", ingest, **every), screen)  # type: ignore[arg-type]
     started = time.monotonic()
     await pipeline.run()
