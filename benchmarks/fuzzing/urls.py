@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fuzzing.kinds import CLOSED_PORTS, Passed
-from streamer.sources import hls, libav, srt
+from streamer.sources import hls, libav, opening, srt
 from streamer.sources.handover import Handover
 from streamer.sources.opening import awaits_sender, open_source
 from streamer.sources.whep import WhepPull
@@ -53,12 +53,14 @@ def _closed_doors() -> Iterator[None]:
     def passed(*_: object, **__: object) -> None:
         raise Passed
 
-    whole = libav.LibavSource, hls.HlsSource, srt.SrtSource
+    whole, accepted = (libav.LibavSource, hls.HlsSource, srt.SrtSource), opening._accepted
     libav.LibavSource = hls.HlsSource = srt.SrtSource = passed  # type: ignore[assignment, misc]
+    opening._accepted = passed  # type: ignore[assignment]
     try:
         yield
     finally:
         libav.LibavSource, hls.HlsSource, srt.SrtSource = whole  # type: ignore[misc]
+        opening._accepted = accepted
 
 
 def _open(url: str, options: Mapping[str, str], start_s: float | None) -> None:
