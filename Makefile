@@ -6,6 +6,7 @@
 # make bundle  train the shipped bundle again: make bundle DATA=…     (about an hour on two cores)
 # make results train every model of both papers: make results DATA=…  (about an hour on two cores)
 # make latency what a deadline costs in accuracy: make latency DATA=…  (about an hour on two cores)
+# make contract writes docs/asyncapi.json and docs/schemas from the code
 
 PYTHON ?= python3
 SPEED ?= 1
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup train-setup demo test check bundle results latency clean
+.PHONY: help setup train-setup demo test check bundle results latency contract clean
 .DEFAULT_GOAL := help
 
 help:
@@ -68,6 +69,9 @@ latency: $(VENV)/.dev
 	@test -n "$(DATA)" || { echo "say where the labelled matches are: make latency DATA=…"; exit 2; }
 	@test -d cache/front-ends || $(BIN)/touchline train demo --data "$(DATA)" --out cache/front-ends
 	@$(BIN)/python -m benchmarks.latency --data "$(DATA)"
+
+contract: setup
+	@$(BIN)/python -m streamer.contract docs
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -210,6 +210,13 @@ class Manifest(_Strict):
         return self.model_copy(update={"decision": decision})
 
 
+class BundleName(NamedTuple):
+    """Which bundle it was: its name, and the SHA-256 of its manifest."""
+
+    name: str
+    digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """An opened bundle: checked, its graphs loaded.
@@ -227,6 +234,11 @@ class Bundle:
     digest: str
     front_ends: Mapping[str, Engine]
     head: Engine
+
+    @property
+    def name(self) -> BundleName:
+        """Which bundle it is, as spots say it."""
+        return BundleName(self.manifest.name, self.digest)
 
 
 def open_bundle(path: Path, load: Callable[[Path], Engine] | None = None) -> Bundle:

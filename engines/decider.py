@@ -15,7 +15,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from engines.bundle import Manifest
+from engines.bundle import BundleName, Manifest
 from engines.head import Scores
 from engines.lifecycle import LifeCycle, Word
 from engines.nms import INT64, reach_rows
@@ -44,6 +44,9 @@ class Spot:
         flags: what was wrong with the seconds it rests on; `forced` if the deadline did not wait for the rule.
         utc: when it happened, by the wall clock; filled in by the live path. None if nobody knows.
         clock: who says so: rtcp, prft, hls, or arrival, which is our own clock when the picture came.
+        pts: when it happened, by the stream's own timestamps, in ticks of 90 kHz and 33 bits, as a transport stream
+            counts; filled in by the live path. None if nobody knows.
+        bundle: what scored it; filled in by the live path.
     """
 
     id: str
@@ -60,6 +63,8 @@ class Spot:
     flags: tuple[str, ...] = ()
     utc: datetime | None = None
     clock: str | None = None
+    pts: int | None = None
+    bundle: BundleName | None = None
 
     @property
     def delay_s(self) -> float:
@@ -116,6 +121,10 @@ class Decider:
             words += self._said(self._step(label) for label in self._labels)
         self._end_s = max(self._end_s, self._now_s)
         return words
+
+    def set_threshold(self, label: str, threshold: float) -> None:
+        """Let a label's scores count from `threshold` on, of rows that are scored from now on."""
+        self._thresholds[self._manifest.labels.index(label)] = threshold
 
     def resume(self, now_s: int) -> None:
         """Put the clock back to media second `now_s`: it was ahead of a stream that goes on there after all."""

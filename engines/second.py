@@ -24,6 +24,8 @@ GAP = "gap"
 
 FORCED = "forced"
 """Only of spots: the deadline did not wait until the rule had settled it."""
+RESTARTED = "restarted"
+"""Only of retracted spots: the run that had said them provisionally ended before it could say more."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,6 +61,8 @@ class Second:
         arrived_mono_s: monotonic clock when its last part arrived; for latency only, never for decisions.
         utc_us: wall clock at its start, in microseconds since 1970; never for decisions. None if nobody knows.
         clock: who says so: rtcp, prft, hls or arrival. None if nobody knows.
+        stream_us: the stream's own clock at its start, in microseconds, its turns counted; never for decisions. None if
+            nobody knows.
     """
 
     epoch: int
@@ -71,6 +75,7 @@ class Second:
     arrived_mono_s: float = 0.0
     utc_us: int | None = None
     clock: str | None = None
+    stream_us: int | None = None
 
     @property
     def has_video(self) -> bool:

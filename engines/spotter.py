@@ -32,6 +32,8 @@ class Spotter:
         self._manifest = manifest
         self._promises_s = [_promise_s(manifest, look_ahead_s) for look_ahead_s in manifest.look_aheads_s]
         self._clock_s, self._epoch = 0, -1
+        self.scored: list[Scores] = []
+        """What the last second's scores were, for people to look at."""
 
     def push(self, second: Second) -> list[Spot]:
         """Take one second; return what is said when it has been seen."""
@@ -39,7 +41,12 @@ class Spotter:
         if self._clock_s > second.index and self._epoch == second.epoch:  # it had stalled, and goes on where it was
             self._decider.resume(second.index)
         self._clock_s, self._epoch = second.index + 1, second.epoch
-        return words + self.decide(self.score(second)) + self._decider.advance(second.index + 1)
+        self.scored = self.score(second)
+        return words + self.decide(self.scored) + self._decider.advance(second.index + 1)
+
+    def set_threshold(self, label: str, threshold: float) -> None:
+        """Let a label's scores count from `threshold` on, of rows that are scored from now on."""
+        self._decider.set_threshold(label, threshold)
 
     def expire(self, now_s: float) -> list[Spot]:
         """Return what cannot wait any longer, though the stream has not come as far as media time `now_s` yet.

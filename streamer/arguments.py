@@ -1,6 +1,7 @@
 """Arguments that several commands take."""
 
 import argparse
+from pathlib import Path
 
 
 def add_input_option(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +14,21 @@ def add_input_option(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="pass an option to FFmpeg, e.g. rtsp_transport=udp; may be repeated",
     )
+
+
+def add_broker_options(parser: "argparse._ActionsContainer") -> None:
+    """Add `--prefix`, `--mqtt-ca`, `--mqtt-cert` and `--mqtt-key`."""
+    parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
+    parser.add_argument(
+        "--mqtt-ca",
+        type=Path,
+        metavar="PEM",
+        help="certificates of the authorities that may vouch for an mqtts:// broker (default: the system's); "
+        "user and password are read from TOUCHLINE_MQTT_USER, and TOUCHLINE_MQTT_PASSWORD or "
+        "TOUCHLINE_MQTT_PASSWORD_FILE",
+    )
+    parser.add_argument("--mqtt-cert", type=Path, metavar="PEM", help="our certificate, for a broker that asks for one")
+    parser.add_argument("--mqtt-key", type=Path, metavar="PEM", help="its key, unless it is in the same file")
 
 
 def seconds(text: str) -> float:

@@ -74,18 +74,57 @@ class ClipConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MqttConfig:
+    """What is published, and how."""
+
+    url: str = ""
+    """Empty: to the embedded broker."""
+    prefix: str = "touchline"
+    ca: Path | None = None
+    """Certificates of the authorities that may vouch for the broker; the system's own if None."""
+    cert: Path | None = None
+    key: Path | None = None
+    """Who we are to a broker that asks for certificates."""
+    scores: bool = False
+    """Whether each second's scores are published."""
+    commands: bool = False
+    """Whether commands are obeyed."""
+    clock_s: float = 5.0
+    stats_s: float = 10.0
+    """How often the clock and the statistics are published."""
+    timeout_s: float = 10.0
+    """How long the broker may take to answer anything."""
+    stop_timeout_s: float = 10.0
+    """How long the end of a run waits for the broker to acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """Where pages, metrics and health are served."""
+
+    port: int
+    host: str = "127.0.0.1"
+    token: str | None = None
+    """What visitors must show; required unless the host is loopback."""
+    overlay: Path | None = None
+    """How the overlay looks; see pages/overlay.py."""
+
+
+@dataclass(frozen=True, slots=True)
 class OutputConfig:
     """Where spots go, beside the terminal."""
 
-    mqtt_url: str | None = None
-    mqtt_prefix: str = "touchline"
+    mqtt: MqttConfig | None = None
     broker: bool = False
+    """Whether an embedded broker is started; it is published to unless `mqtt` says where."""
     broker_port: int = 0
-    metrics_port: int | None = None
-    results: Path | None = None
-    """SoccerNet's results; every word, one JSON object a line, if it ends in .jsonl."""
-    stop_timeout_s: float = 10.0
-    """How long the end of a run waits for the broker to acknowledge."""
+    serve: ServeConfig | None = None
+    files: tuple[Path, ...] = ()
+    """Files of spots; the ending decides on the format."""
+    state: Path | None = None
+    """Where what must outlive the process is kept: the outbox, the clock of a live stream, what was commanded."""
+    outbox_capacity: int = 50_000
+    """Final words that may wait for the broker; then the oldest are dropped, counted and said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
     port = _free_port()
     touchline = [sys.executable, "-m", "streamer"]
     live = ["live", str(args.sample), "--bundle", str(args.bundle), "--speed", str(args.speed), "--stream", "demo"]
-    broker = ["--broker", "--broker-port", str(port), "--quiet"]
+    pages = _free_port()
+    broker = ["--broker", "--broker-port", str(port), "--serve", str(pages), "--quiet"]
     watch = ["watch", f"mqtt://127.0.0.1:{port}", "--stream", "demo", "--until-stopped"]
+    print(f"Watch it at http://127.0.0.1:{pages}/ (what goes on air: http://127.0.0.1:{pages}/overlay)\n", flush=True)
     summary = ["--wait", str(_BROKER_WAIT_S), "--summary", str(args.labels)]
     return run_both([*touchline, *live, *broker], [*touchline, *watch, *summary])
 

@@ -4,20 +4,51 @@ In: messages. Out: words, and how long they took. Live asks the guard, so that w
 comes, and before work that waits; replay has no guard, and so no clock.
 """
 
+import queue
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
 from engines.bundle import Bundle
 from engines.decider import Spot
+from engines.head import Scores
 from engines.spotter import Spotter
 from streamer.config import RunConfig
 from streamer.guard import Guard
 from streamer.ingest.messages import Arrived, HalfEnded, Message, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.progress import Progress
+from streamer.timeline import Anchor
 from streamer.wallclock import WallClock
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A second was processed.
+
+    Attributes:
+        half: which file of a match.
+        epoch: of the second.
+        media_s: its end.
+        utc: when its end was taken, by `clock`; None if nobody knows.
+        clock: who says so.
+        pts: the stream's own timestamp of its end, see Spot.
+        scores: the rows that were scored with it.
+        anchor: where another connection, or another run, would go on.
+        compute_s: from its arrival to its scores.
+    """
+
+    half: int
+    epoch: int
+    media_s: float
+    utc: datetime | None = None
+    clock: str | None = None
+    pts: int | None = None
+    scores: Sequence[Scores] = ()
+    anchor: Anchor | None = None
+    compute_s: float = 0.0
 
 
 class Listener(Protocol):
@@ -29,8 +60,8 @@ class Listener(Protocol):
     def changed(self, change: SourceChanged) -> None:
         """A source is otherwise than before."""
 
-    def advanced(self, media_s: float) -> None:
-        """A second was processed."""
+    def advanced(self, second: Advanced) -> None:
+        """A second was processed; what it made due is said after this."""
 
     def said(self, spot: Spot) -> None:
         """A word was said."""
@@ -68,10 +99,17 @@ class Feed:
         self._part = (0.0, float("inf"))  # what is said of this half
         self._standing: dict[str, Spot] = {}  # said provisionally, and not finally yet
         self._wall = WallClock()
+        self._orders: queue.SimpleQueue[tuple[str, float]] = queue.SimpleQueue()
+        self._thresholds: dict[str, float] = {}  # as they were ordered
         self.broken: str | None = None
+
+    def set_threshold(self, label: str, threshold: float) -> None:
+        """Change a label's threshold from the next second on; safe from any thread."""
+        self._orders.put((label, threshold))
 
     def take(self, message: Message | None) -> None:
         """Work on one message; None: nothing has come for a moment."""
+        self._obey()
         if isinstance(message, Opened):
             self._open(message)
         elif isinstance(message, Arrived):
@@ -83,6 +121,13 @@ class Feed:
             self._listener.changed(message)
         else:
             self._say_overdue()
+
+    def _obey(self) -> None:
+        while not self._orders.empty():
+            label, threshold = self._orders.get()
+            self._thresholds[label] = threshold
+            if self._spotter is not None:
+                self._spotter.set_threshold(label, threshold)
 
     def end(self) -> None:
         """Say what is pending: nothing more will come of this half."""
@@ -97,6 +142,8 @@ class Feed:
         ingest = self._config.ingest
         if not opened.again:
             self._spotter = Spotter(self._bundle, self._config.stream, opened.half)
+            for label, threshold in self._thresholds.items():
+                self._spotter.set_threshold(label, threshold)
             self._wall, self._part = WallClock(), ingest.part(opened.half) or self._part
             if ingest.live:
                 speed = ingest.speed if ingest.speed and opened.info.recording else 1.0
@@ -116,8 +163,15 @@ class Feed:
         self._took_s = done - started
         self._advance(arrived)
         waited_s, since = done - second.arrived_mono_s, self._guard and self._guard.since
+        self._listener.advanced(self._advanced(arrived, waited_s))
         self._say(words, lambda media_s: max(waited_s, since(media_s)) if since else waited_s)
-        self._listener.advanced(second.index + 1)
+
+    def _advanced(self, arrived: Arrived, compute_s: float) -> Advanced:
+        assert self._spotter is not None
+        epoch, end_s = arrived.second.epoch, float(arrived.second.index + 1)
+        utc, clock = self._wall.at(epoch, end_s)
+        pts, scores = self._wall.pts_at(epoch, end_s), self._spotter.scored
+        return Advanced(arrived.half, epoch, end_s, utc, clock, pts, scores, arrived.anchor, max(compute_s, 0.0))
 
     def _say_overdue(self, within_s: float = 0.0) -> None:
         """Say what cannot wait for a second that should have come, or has come and waits for others to be worked on."""
@@ -138,8 +192,9 @@ class Feed:
                 self._standing.pop(spot.id, None)
             compute = round(max(compute_s(spot.emitted_at), 0.0), 6)
             utc, clock = self._wall.at(spot.epoch, spot.media_time)
-            latency = {**spot.latency, "compute": compute}
-            self._listener.said(replace(spot, latency=latency, utc=utc, clock=clock))
+            pts, latency = self._wall.pts_at(spot.epoch, spot.media_time), {**spot.latency, "compute": compute}
+            bundle = self._bundle.name
+            self._listener.said(replace(spot, latency=latency, utc=utc, clock=clock, pts=pts, bundle=bundle))
 
     def _moved_out(self, spot: Spot) -> Spot | None:
         """Return what is said of a spot outside the part: that it is no more, if it was inside and this is final."""
@@ -157,7 +212,7 @@ class Feed:
         p.skipped = arrived.counts.skipped_frames
         metrics.stage.labels("second").observe(self._took_s)
         metrics.seconds.inc()
-        metrics.count(arrived.half, arrived.counts)
+        metrics.count(arrived.half, arrived.counts, arrived.second.flags)
         metrics.last_frame.set(time.time() - (self._clock() - arrived.second.arrived_mono_s))
         metrics.media_time.set(arrived.second.index + 1)
         metrics.real_time_factor.set(p.factor)

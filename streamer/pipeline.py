@@ -17,7 +17,7 @@ from engines.decider import Spot
 from engines.errors import SourceError
 from streamer.config import ClipConfig, IngestConfig, RunConfig
 from streamer.decision import decided, promise
-from streamer.feed import Feed
+from streamer.feed import Advanced, Feed
 from streamer.ingest.clips import SETTLE_S, keep_s, request_for
 from streamer.ingest.messages import ClipDone, Opened, SourceChanged
 from streamer.ingest.supervisor import Ingest
@@ -25,7 +25,6 @@ from streamer.metrics import Metrics
 from streamer.outputs import Outputs, Screen
 from streamer.progress import Progress
 from streamer.sources.base import PictureSpec
-from streamer.web import serve
 
 log = logging.getLogger("touchline")
 
@@ -67,13 +66,9 @@ class Pipeline:
             TouchlineError: anything a user can cause; what was found until then has been said.
             asyncio.CancelledError: interrupted; what was said until then has been delivered.
         """
-        bundle, output = self._open_bundle(), self._config.output
-        latest_s = self._latest_s(bundle.manifest)
-        outputs = Outputs(output, self._config.stream, latest_s, self._screen, self.metrics, self.progress)
+        bundle = self._open_bundle()
+        outputs = Outputs(self._config, bundle, self._screen, self.metrics, self.progress, self._fail)
         async with AsyncExitStack() as stack:
-            if output.metrics_port is not None:
-                url = await stack.enter_async_context(serve(output.metrics_port, self.metrics, outputs.not_ready))
-                log.info("metrics at %s/metrics", url)
             await outputs.start(stack)
             try:
                 broken = await self._spot(bundle, outputs)
@@ -97,13 +92,6 @@ class Pipeline:
         head = TimedEngine(bundle.head, "head", self.metrics)
         return replace(bundle, manifest=manifest, front_ends=timed, head=head)
 
-    def _latest_s(self, manifest: Manifest) -> dict[str, float]:
-        """Return the delay, compute included, after which a label's final word has missed its deadline; live only."""
-        if not self._config.ingest.live:
-            return {}
-        deadlines_s = {label: d.deadline_s for label, d in manifest.decision.items() if d.deadline_s is not None}
-        return {label: deadline_s + self._config.guard.missed_s for label, deadline_s in deadlines_s.items()}
-
     async def _spot(self, bundle: Bundle, outputs: Outputs) -> str | None:
         """Compute in a thread until the stream ends; on cancellation end the reading process, and so the thread.
 
@@ -112,8 +100,12 @@ class Pipeline:
         spec = PictureSpec.of(bundle.manifest.pictures)
         relay = _Relay(outputs, asyncio.get_running_loop(), self._fail, self._config.clips)
         feed = Feed(bundle, self._config, relay, self.metrics, self.progress)
-        with Ingest(self._ingest(bundle.manifest), spec, relay.clipped) as ingest:
+        outputs.desk.attach(feed.set_threshold)
+        ingest_config = self._ingest(bundle.manifest)
+        with Ingest(ingest_config, spec, relay.clipped, anchor=outputs.anchor, on_preview=relay.pictured) as ingest:
             self._stop, relay.ingest = ingest.stop, ingest
+            if outputs.hub is not None:
+                outputs.hub.viewers = ingest.preview
             work = asyncio.create_task(asyncio.to_thread(_compute, ingest, feed), name="touchline-compute")
             try:
                 await asyncio.shield(work)
@@ -175,9 +167,13 @@ class _Relay:
         """Pass on that a clip was written, or not."""
         self._loop.call_soon_threadsafe(self._tell, self._outputs.clipped, clip)
 
-    def advanced(self, media_s: float) -> None:
+    def pictured(self, jpeg: bytes) -> None:
+        """Pass on a picture for those who watch."""
+        self._loop.call_soon_threadsafe(self._tell, self._outputs.picture, jpeg)
+
+    def advanced(self, second: Advanced) -> None:
         """See Listener."""
-        self._loop.call_soon_threadsafe(self._tell, self._outputs.advanced, media_s)
+        self._loop.call_soon_threadsafe(self._tell, self._outputs.advanced, second)
 
     def said(self, spot: Spot) -> None:
         """See Listener."""

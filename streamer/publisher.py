@@ -1,47 +1,37 @@
-"""Spots to an MQTT broker.
+"""What a run says, to an MQTT broker.
 
-In: words, as they are said. Out: final words on `<prefix>/<stream>/spots`, QoS 1, in order, at least once (a redelivery
-repeats its id); provisional words on `<prefix>/<stream>/spots/provisional`, QoS 0, at once or never; and a retained
-`<prefix>/<stream>/status`. Bound: at most `max_pending` final words wait for a lost broker; then the oldest is dropped,
-counted and logged. Provisional words wait for nobody, and nothing waits for them. No credential reaches a log or a
-message.
+In: an outbox of final words, and messages as they come. Out: final words on `spots` and `spots/by-label/<label>`,
+QoS 1, in order, at least once: a redelivery repeats its id and sequence; provisional words, scores and statistics,
+QoS 0, at once or never; status (with a last will) and clock, retained, the newest at every connection; answers to
+commands. Promise: nothing waits for a broker but the final words, and those leave the outbox when it has acknowledged
+them.
 """
 
 import asyncio
-import json
 import logging
 import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from engines.decider import Spot
 from engines.errors import DeliveryError
-from streamer.ingest.messages import SourceChanged
-from streamer.mqtt import (
-    OFFLINE,
-    ONLINE,
-    STOPPED,
-    Client,
-    ConnectFault,
-    MqttError,
-    Will,
-    connect,
-    parse_broker_url,
-    topics,
-)
-from streamer.payload import spot_to_json, utc_text
+from streamer.cloudevents import Event, event, spot_event
+from streamer.config import MqttConfig
+from streamer.mqtt import BrokerAddress, ConnectFault, Connection, Incoming, Will, connect, topics
+from streamer.outbox import Delivery, Outbox
+from streamer.payload import AnswerMessage, ClockMessage, Message, SpotMessage, StatusMessage
 
 log = logging.getLogger("touchline.publisher")
 
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 30.0
-_PROVISIONAL = 100
-"""Provisional words that a slow connection may hold up; then the oldest is lost."""
+_PAGE = 64
+"""Spots sent between two looks at the outbox; at most so many are sent again when a connection is lost."""
+_PASSING = 200
+"""Messages that a slow connection may hold up; then the oldest is lost."""
 
 
 class Observer(Protocol):
@@ -51,68 +41,55 @@ class Observer(Protocol):
         """The broker is connected, or lost."""
 
     def on_published(self, duration_s: float) -> None:
-        """A spot was acknowledged, so long after it was handed over."""
+        """A spot of this run was acknowledged, so long after it was said."""
 
-    def on_pending(self, depth: int) -> None:
-        """So many spots wait for an acknowledgement."""
-
-    def on_dropped(self, count: int) -> None:
-        """So many more spots were given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """A spot on its way."""
-
-    payload: str
-    at_mono_s: float
+    def on_publish_failed(self) -> None:
+        """Spots were not acknowledged; they are sent again."""
 
 
 class Publisher:
-    """Delivers one stream's spots.
+    """Delivers one stream's messages.
 
     Args:
-        url: see parse_broker_url.
+        address: the broker.
         stream: the broadcast's name, a level of the topics.
-        prefix: first level (or levels) of the topics.
-        observer: is told how delivery goes.
-        max_pending: spots kept for a lost broker.
-        timeout_s: how long the broker may take to answer anything.
+        outbox: final words; open for as long as the publisher runs.
+        config: how to publish.
+        observer: is told how delivery goes, on the event loop.
+        obey: takes a command's name and payload, and returns what became of it; None: commands are not heard.
+
+    Attributes:
+        run_id: tells this run of the stream from others.
 
     Raises:
-        UsageError: url, stream or prefix make no sense.
+        UsageError: stream or prefix make no sense.
     """
 
     def __init__(
         self,
-        url: str,
+        address: BrokerAddress,
         stream: str,
-        prefix: str = "touchline",
+        outbox: Outbox,
+        config: MqttConfig,
         *,
         observer: Observer | None = None,
-        max_pending: int = 10_000,
-        timeout_s: float = 10.0,
+        obey: Callable[[str, bytes], AnswerMessage] | None = None,
     ) -> None:
-        self._address = parse_broker_url(url)
-        self._topics = topics(prefix, stream)
-        self._stream = stream
-        self._observer = observer
-        self._max_pending = max_pending
-        self._timeout_s = timeout_s
-        self._run_id = secrets.token_hex(6)
-        self._pending: deque[_Said] = deque()
-        self._provisional: deque[str] = deque(maxlen=_PROVISIONAL)
-        self._provisional_said = asyncio.Event()
-        self._sending: _Said | None = None
-        self._dropped = 0
-        self._connected = False
-        self._greeting: Mapping[str, object] = {}
-        self._source: Mapping[str, object] = {}
-        self._source_changed = False
-        self._farewell: Mapping[str, object] | None = None
-        self._said_farewell = False
-        self._wake = asyncio.Event()
+        self.run_id = secrets.token_hex(6)
+        self._address, self._stream, self._outbox, self._config = address, stream, outbox, config
+        self._topics = topics(config.prefix, stream)
+        self._observer, self._obey = observer, obey
+        self._began_utc = datetime.now(UTC)
+        self._events = 0
+        self._kept: dict[str, Event] = {}
+        self._unsent: dict[str, Event] = {}
+        self._passing: deque[tuple[str, Event]] = deque(maxlen=_PASSING)
+        self._wake, self._wake_kept, self._wake_passing = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._stopping = asyncio.Event()
+        self._farewell: Event | None = None
+        self._said_farewell = False
+        self._connected = False
+        self._said_refused = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -120,84 +97,77 @@ class Publisher:
         """Whether the broker is connected now."""
         return self._connected
 
-    @property
-    def pending(self) -> int:
-        """How many spots are not acknowledged yet."""
-        return len(self._pending) + (self._sending is not None)
-
-    @property
-    def dropped(self) -> int:
-        """How many spots were given up, so far."""
-        return self._dropped
-
-    async def start(self, extra: Mapping[str, object] | None = None) -> None:
+    async def start(self, status: StatusMessage, *, patient: bool) -> None:
         """Connect; from then on a task delivers, and reconnects for ever.
 
         Args:
-            extra: fields of the `online` status.
+            status: the stream's status; see `keep`.
+            patient: a broker that cannot be reached yet is waited for in the background.
 
         Raises:
-            DeliveryError: the broker cannot be reached or refuses, in one sentence.
+            DeliveryError: the broker refuses for good, or cannot be reached and that is not waited for.
         """
-        self._greeting = dict(extra or {})
+        self.keep(status)
+        longest_s = 2 * self._config.timeout_s
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(ready), name="touchline-publisher")
+        self._task = asyncio.create_task(self._run(ready, patient), name="touchline-publisher")
         self._task.add_done_callback(_log_a_bug)
         try:
-            await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=2 * self._timeout_s)
+            await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=longest_s)
             if self._task.done():
                 self._task.result()
+            elif not ready.done() and not patient:
+                raise ConnectFault(f"{self._address}: nothing answers within {longest_s:g} s.")
             elif not ready.done():
-                raise ConnectFault(f"{self._address}: nothing answers within {2 * self._timeout_s:g} s.")
+                ready.set_result(None)
         except BaseException:
             self._task.cancel()
             self._task = None
             raise
 
-    def say(self, spot: Spot, said_utc: datetime | None = None) -> None:
-        """Hand a word over; returns at once. Call it on the event loop.
+    def wake(self) -> None:
+        """Hear that the outbox has more."""
+        self._wake.set()
+
+    def pass_on(self, kind: str, message: Message) -> None:
+        """Let a message go out now, or never.
 
         Args:
-            spot: what is said.
-            said_utc: wall clock when it was said; now, unless given.
+            kind: spot (a provisional one), scores or stats.
+            message: what it says.
         """
-        payload = spot_to_json(spot, said_utc or datetime.now(UTC))
-        if spot.state == "provisional":
-            if self._connected:
-                self._provisional.append(payload)
-                self._provisional_said.set()
+        if not self._connected:
             return
-        self._pending.append(_Said(payload, time.monotonic()))
-        if len(self._pending) > self._max_pending:
-            self._pending.popleft()
-            self._dropped += 1
-            log.warning("%s: %d spots wait already; the oldest was dropped", self._address, self._max_pending)
-            if self._observer is not None:
-                self._observer.on_dropped(1)
-        self._tell_pending()
-        self._wake.set()
+        if isinstance(message, SpotMessage):
+            self._passing.append((self._topics.provisional, spot_event(message)))
+        else:
+            topic = {"scores": self._topics.scores, "stats": self._topics.stats}[kind]
+            self._passing.append((topic, self._event(kind, message)))
+        self._wake_passing.set()
 
-    def tell_source(self, change: SourceChanged) -> None:
-        """Let the `online` status say how the source is. Call it on the event loop."""
-        fields = {key: value for key, value in asdict(change).items() if value is not None}
-        self._source = {"source": {**fields, "since_utc": _now_text()}}
-        self._source_changed = True
-        self._wake.set()
+    def keep(self, message: StatusMessage | ClockMessage) -> None:
+        """Let a retained message go out now, and the newest of its kind again at every connection."""
+        if isinstance(message, StatusMessage):
+            topic, made = self._topics.status, self._event("status", message)
+        else:
+            topic, made = self._topics.clock, self._event("clock", message)
+        self._kept[topic] = self._unsent[topic] = made
+        self._wake_kept.set()
 
-    async def stop(self, extra: Mapping[str, object] | None = None, timeout_s: float = 10.0) -> None:
-        """Deliver what is pending, say `stopped`, disconnect. Nothing may be said afterwards.
+    async def stop(self, status: StatusMessage, timeout_s: float) -> None:
+        """Deliver what is pending, then the last status, and disconnect. Nothing may be said afterwards.
 
         Args:
-            extra: fields of the `stopped` status: the run's statistics.
+            status: how the run ended.
             timeout_s: for all of it.
 
         Raises:
-            DeliveryError: how many spots could not be delivered in this run.
+            DeliveryError: something could not be delivered in this run; how many spots, and what becomes of them.
         """
         task, self._task = self._task, None
         if task is None:
             return
-        self._farewell = dict(extra or {})
+        self._farewell = self._event("status", status)
         self._stopping.set()
         self._wake.set()
         done, _ = await asyncio.wait({task}, timeout=timeout_s)
@@ -206,26 +176,34 @@ class Publisher:
             await asyncio.wait({task})
         with suppress(asyncio.CancelledError):
             task.result()
-        lost = self.pending + self._dropped
-        if lost:
-            raise DeliveryError(f"{self._address}: {lost} {'spot' if lost == 1 else 'spots'} could not be delivered.")
-        if not self._said_farewell:
-            raise DeliveryError(f"{self._address}: every spot was delivered, but not that the stream has stopped.")
+        left = self._what_is_left()
+        if left is not None:
+            raise DeliveryError(f"{self._address}: {left}.")
 
-    async def _run(self, ready: asyncio.Future[None]) -> None:
-        """Keep a connection until stopped; the first one must succeed."""
+    def _what_is_left(self) -> str | None:
+        pending, dropped, path = self._outbox.pending, self._outbox.dropped, self._outbox.path
+        parts = [f"{_spots(dropped)} had to be dropped"] if dropped else []
+        if pending and path is not None and self._outbox.fault is None:
+            parts.append(f"{_spots(pending)} could not be delivered yet (kept in {path} for the next run)")
+        elif pending:
+            parts.append(f"{_spots(pending)} could not be delivered")
+        if not parts and not self._said_farewell:
+            return "every spot was delivered, but not that the stream has stopped"
+        return ", and ".join(parts) or None
+
+    async def _run(self, ready: asyncio.Future[None], patient: bool) -> None:
+        """Keep a connection until stopped; the first one must succeed, unless somebody is patient."""
         failures = 0
         while not self._said_farewell:
             since_mono_s = time.monotonic()
             try:
                 await self._deliver(ready)
             except ConnectFault as fault:
-                if not ready.done():
+                if not ready.done() and (fault.permanent or not patient):
                     raise
-                if self._connected and not self._said_farewell:
-                    log.warning("%s Reconnecting; %d spots pending.", fault, self.pending)
-                else:
-                    log.debug("%s", fault)
+                self._hear_of(fault, first=not ready.done())
+                if not ready.done():
+                    ready.set_result(None)
             finally:
                 if self._connected:
                     self._tell_connected(False)
@@ -233,74 +211,134 @@ class Publisher:
             if not self._said_farewell:
                 await self._back_off(failures)
 
+    def _hear_of(self, fault: ConnectFault, *, first: bool) -> None:
+        if self._connected and not self._said_farewell:
+            log.warning("%s Reconnecting; %s pending.", fault, _spots(self._outbox.pending))
+        elif first or (fault.permanent and not self._said_refused):
+            self._said_refused = fault.permanent
+            log.warning("%s Trying again.", fault)
+        else:
+            log.debug("%s", fault)
+
     async def _deliver(self, ready: asyncio.Future[None]) -> None:
-        """Connect, say `online`, then publish until stopped or lost."""
-        will = Will(self._topics.status, self._status(OFFLINE), qos=1, retain=True)
+        """Connect, say what is kept, then publish until stopped or lost."""
+        offline = StatusMessage(stream=self._stream, run=self.run_id, state="offline", at_utc=datetime.now(UTC))
+        will = Will(self._topics.status, self._event("status", offline))
         # Always the same identifier: the broker ends a half-dead connection, and says its will, before the new one.
-        identifier = f"touchline-{self._run_id}"
-        async with connect(self._address, timeout_s=self._timeout_s, identifier=identifier, will=will) as client:
-            await self._publish_online(client)
+        identifier = f"touchline-{self.run_id}"
+        timeout_s = self._config.timeout_s
+        async with connect(self._address, timeout_s=timeout_s, identifier=identifier, will=will) as connection:
+            await self._listen(connection, first=not ready.done())
+            self._unsent = dict(self._kept)
+            await self._send_kept(connection)
             self._tell_connected(True)
             if ready.done():
-                log.info("%s: connected again; %d spots pending.", self._address, self.pending)
+                log.info("%s: connected; %s pending.", self._address, _spots(self._outbox.pending))
             else:
                 ready.set_result(None)
-            tasks = {
-                asyncio.create_task(_until_lost(client), name="touchline-publisher-loss"),
-                asyncio.create_task(self._publish_provisional(client), name="touchline-publisher-provisional"),
-                asyncio.create_task(self._publish_until_stopped(client), name="touchline-publisher-spots"),
-            }
-            try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                # A clean disconnect would make the broker forget the will, and `online` would stand for ever.
-                with suppress(MqttError):
-                    await client.publish(self._topics.status, self._status(OFFLINE), qos=1, retain=True, timeout=1)
-                raise
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-            for task in done:
-                task.result()
+            await self._publish_until_stopped(connection)
+            assert self._farewell is not None
+            await connection.publish(self._topics.status, self._farewell, qos=1, retain=True)
+            self._said_farewell = True
 
-    async def _publish_until_stopped(self, client: Client) -> None:
+    async def _listen(self, connection: Connection, *, first: bool) -> None:
+        """Subscribe to commands, before `online` is said; a broker that forbids it later does not stop the spots."""
+        if self._obey is None:
+            return
+        try:
+            await connection.subscribe([self._topics.command("+")])
+        except ConnectFault as fault:
+            if first or not fault.permanent:
+                raise
+            log.warning("%s Commands are not heard.", fault)
+
+    async def _publish_until_stopped(self, connection: Connection) -> None:
+        tasks = {
+            asyncio.create_task(work(connection), name=f"touchline-publisher-{name}")
+            for name, work in (
+                ("commands", self._obey_until_lost),
+                ("passing", self._publish_passing),
+                ("kept", self._publish_kept),
+                ("spots", self._publish_spots),
+            )
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _publish_spots(self, connection: Connection) -> None:
+        """Publish from the oldest that waits; end when nothing waits and nothing more is to come."""
+        last = 0
         while True:
             self._wake.clear()
-            while self._sending is not None or self._pending:
-                self._sending = self._sending or self._pending.popleft()
-                await client.publish(self._topics.spots, self._sending.payload, qos=1)
-                duration_s, self._sending = time.monotonic() - self._sending.at_mono_s, None
-                if self._observer is not None:
-                    self._observer.on_published(duration_s)
-                self._tell_pending()
-            if self._source_changed:
-                await self._publish_online(client)
-            if self._farewell is not None:
-                extra = {**self._farewell, "spots_lost": self._dropped, "at_utc": _now_text()}
-                await self._publish_status(client, self._status(STOPPED, extra))
-                self._said_farewell = True
+            page = await self._outbox.after(last, _PAGE)
+            if not page and self._farewell is not None:
                 return
-            await self._wake.wait()
+            if not page:
+                await self._wake.wait()
+                continue
+            try:
+                await connection.publish_many(self._items(page))
+            except ConnectFault:
+                if self._observer is not None:
+                    self._observer.on_publish_failed()
+                raise
+            self._tell_published(page)
+            last = page[-1].sequence
+            await self._outbox.remove([delivery.sequence for delivery in page])
 
-    async def _publish_online(self, client: Client) -> None:
-        self._source_changed = False
-        extra = {**self._greeting, **self._source, "at_utc": _now_text()}
-        await self._publish_status(client, self._status(ONLINE, extra))
+    def _items(self, page: Sequence[Delivery]) -> list[tuple[str, Event]]:
+        items = []
+        for delivery in page:
+            made = spot_event(delivery.message, delivery.sequence)
+            items.append((self._topics.spots, made))
+            items.append((self._topics.by_label(delivery.message.label), made))
+        return items
 
-    async def _publish_provisional(self, client: Client) -> None:
+    async def _publish_passing(self, connection: Connection) -> None:
         while True:
-            self._provisional_said.clear()
-            while self._provisional:
-                await client.publish(self._topics.provisional, self._provisional.popleft(), qos=0)
-            await self._provisional_said.wait()
+            self._wake_passing.clear()
+            while self._passing:
+                topic, made = self._passing.popleft()
+                await connection.publish(topic, made)
+            await self._wake_passing.wait()
 
-    async def _publish_status(self, client: Client, payload: str) -> None:
-        await client.publish(self._topics.status, payload, qos=1, retain=True)
+    async def _publish_kept(self, connection: Connection) -> None:
+        while True:
+            self._wake_kept.clear()
+            await self._send_kept(connection)
+            await self._wake_kept.wait()
 
-    def _status(self, state: str, extra: Mapping[str, object] | None = None) -> str:
-        """Return a status; `run` tells one run of a stream from another."""
-        return json.dumps({**(extra or {}), "state": state, "stream": self._stream, "run": self._run_id})
+    async def _send_kept(self, connection: Connection) -> None:
+        while self._unsent:
+            topic, made = next(iter(self._unsent.items()))  # the status comes first
+            await connection.publish(topic, made, qos=1, retain=True)
+            if self._unsent.get(topic) is made:
+                del self._unsent[topic]
+
+    async def _obey_until_lost(self, connection: Connection) -> None:
+        """Obey commands; raise ConnectFault when the connection is lost."""
+        begin = self._topics.command("")
+        async for message in connection.messages():
+            is_command = message.topic.startswith(begin)  # amqtt sends what nobody has asked for
+            if self._obey is None or not is_command or message.retain:
+                continue  # a retained one would be obeyed at every connection
+            await self._answer(connection, message, self._obey(message.topic.removeprefix(begin), message.payload))
+
+    async def _answer(self, connection: Connection, command: Incoming, answer: AnswerMessage) -> None:
+        made = self._event("answer", answer)
+        await connection.publish(self._topics.answers, made, qos=1)
+        if command.response_topic is not None:
+            await connection.answer(command.response_topic, made, command.correlation)
+
+    def _event(self, kind: str, message: Message) -> Event:
+        self._events += 1
+        return event(kind, message, self._stream, datetime.now(UTC), f"{self.run_id}.{self._events}")
 
     async def _back_off(self, failures: int) -> None:
         """Wait before the next attempt: longer each time, never in step with others; short once stopping."""
@@ -314,28 +352,28 @@ class Publisher:
 
     def _tell_connected(self, up: bool) -> None:
         self._connected = up
-        self._provisional.clear()  # what a lost connection held up is of no use any more
+        self._said_refused = False
+        self._passing.clear()  # what a lost connection held up is of no use any more
         if self._observer is not None:
             self._observer.on_connected(up)
 
-    def _tell_pending(self) -> None:
-        if self._observer is not None:
-            self._observer.on_pending(self.pending)
+    def _tell_published(self, page: Sequence[Delivery]) -> None:
+        """Tell how long each took, from `said_utc`, the disk included; words of an earlier run took no telling time."""
+        if self._observer is None:
+            return
+        now_utc = datetime.now(UTC)
+        for delivery in page:
+            if delivery.message.said_utc >= self._began_utc:
+                self._observer.on_published(max((now_utc - delivery.message.said_utc).total_seconds(), 0.0))
 
 
-async def _until_lost(client: Client) -> None:
-    """Raise MqttError when the connection is lost; a publisher is sent nothing that it asked for."""
-    async for _ in client.messages:
-        pass
+def _spots(count: int) -> str:
+    return f"{count} {'spot' if count == 1 else 'spots'}"
 
 
 def _log_a_bug(task: asyncio.Task[None]) -> None:
     if task.cancelled():
         return
     error = task.exception()
-    if error is not None and not isinstance(error, ConnectFault):
+    if error is not None and not isinstance(error, DeliveryError):
         log.critical("the publisher has died; nothing more is delivered", exc_info=error)
-
-
-def _now_text() -> str:
-    return utc_text(datetime.now(UTC))

@@ -11,13 +11,14 @@ _BARE_CREDENTIALS = re.compile(r"(?<!\S)[^\s/:]+:[^\s/]+@")
 _BEFORE_HOST = re.compile(r"^([a-z0-9+.-]+:/*)?(?=.*@)(?:(?<=/)|(?=[^@]*:)).*@", re.S | re.I)
 _STREAM_KEY = re.compile(r"(\brtmp\w*://[^\s?]*/)[^\s/?:'\"]+")
 _QUERY = re.compile(r"(?<=\?)[^\s'\"]+")
+_BARE_QUERY = re.compile(r"(?<=\?)[^\s'\"=]+=[^\s'\"]+")
 
 
 def redact(text: str) -> str:
     """Return a URL, or text with URLs in it, without credentials and with every URL's query hidden."""
     if "://" in text:
         return _STREAM_KEY.sub(r"\1…", _QUERY.sub("…", _CREDENTIALS.sub("", text)))
-    return _BARE_CREDENTIALS.sub("", text)
+    return _BARE_QUERY.sub("…", _BARE_CREDENTIALS.sub("", text))
 
 
 def redact_url(url: str) -> str:

@@ -41,6 +41,7 @@ class Sampler:
         self._doubted: Frame | None = None  # a picture whose timestamp the next one must bear out
         self._corrupt: set[int] = set()
         self._walls: dict[int, tuple[int, str]] = {}
+        self._stream_us: dict[int, int] = {}  # second → the stream's own clock at its start
         self._sound = SoundRing()
         self._unplaced: deque[Frame] = deque(maxlen=_UNPLACED_BLOCKS)  # sound that came before its pictures
         self._bases = 0
@@ -89,6 +90,7 @@ class Sampler:
         self._slots.clear()
         self._corrupt.clear()
         self._walls.clear()
+        self._stream_us.clear()
         self._sound.new_epoch()
         self._last_picture = None
 
@@ -110,6 +112,8 @@ class Sampler:
             self._corrupt.add(index)
         if frame.wall is not None:
             self._walls.setdefault(index, _wall_at_start(frame.wall, at.us - index * _US))
+        if self.timeline.stream_us is not None:
+            self._stream_us.setdefault(index, self.timeline.stream_us - (at.us - index * _US))
 
     def _take_sound(self, frame: Frame) -> None:
         """Keep a block of sound, either where it belongs or until it is known where that is."""
@@ -167,9 +171,11 @@ class Sampler:
                     arrived_mono_s=self._arrived_mono_s,
                     utc_us=utc_us,
                     clock=clock,
+                    stream_us=self._stream_us.get(self._index),
                 )
                 done.append(second)
             self._corrupt.discard(self._index)
+            self._stream_us.pop(self._index, None)
             self._index += 1
         return done
 

@@ -27,7 +27,7 @@ from engines.npy import map_rows, read_header
 from engines.second import FLOAT32
 from engines.spotter import Spotter
 from streamer.decision import add_deadline, decided
-from streamer.results import RESULTS_NAME, write_results, zip_results
+from streamer.files.results import RESULTS_NAME, write_results, zip_results
 
 _HALVES = (1, 2)
 

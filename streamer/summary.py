@@ -139,7 +139,8 @@ def _latency_table(received: Sequence[Received]) -> Table:
 
 
 def _run_sentence(status: Mapping[str, Any]) -> str:
-    factor, seconds, shed = (status.get(key) for key in ("real_time_factor", "seconds", "seconds_shed"))
+    statistics = status.get("statistics") or {}
+    factor, seconds, shed = (statistics.get(key) for key in ("real_time_factor", "seconds", "seconds_shed"))
     if factor is None or seconds is None or shed is None:
         return "The streamer has reported no statistics."
     return f"{seconds} seconds of media at {factor:.2f} times the speed of life; {shed} seconds shed."

@@ -134,13 +134,17 @@ class Timeline:
         """Return what the stream's next connection goes on from; before any picture, what this one went on from."""
         if not self._started:
             return replace(self._anchor, reach_us=reach_us) if self._anchor else None
-        stream_us = self._last_stream_us if self._stamped else None
-        return Anchor(self._epoch + 1, self._last_media_us, stream_us, reach_us)
+        return Anchor(self._epoch + 1, self._last_media_us, self.stream_us, reach_us)
 
     @property
     def newest(self) -> MediaTime:
         """When the newest picture is that was placed."""
         return MediaTime(self._epoch, self._last_media_us)
+
+    @property
+    def stream_us(self) -> int | None:
+        """The stream's own clock at that picture, unwrapped; None if nobody knows."""
+        return self._last_stream_us if self._stamped else None
 
     @property
     def _last_media_us(self) -> int:

@@ -2,15 +2,18 @@
 
 In: what a broker delivers on `<prefix>/<stream>/spots`, `…/spots/provisional` and `…/status`. Out: lines, on a terminal
 with colours. Promise: every word that arrives is shown once, in the order of arrival, unless a later word of its spot
-has come before it; a lost broker is waited for. What was said while this subscriber was not connected is not shown.
+has come before it; a lost broker is waited for. What was said while this subscriber was not connected is not shown,
+except in a session: there the broker keeps every final word for it until it has been shown.
 """
 
 import argparse
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,11 @@ from rich.text import Text
 from engines.actions import read_actions
 from engines.errors import DataError, DeliveryError
 from streamer import screen
-from streamer.arguments import seconds
-from streamer.mqtt import OFFLINE, ONLINE, STOPPED, Client, ConnectFault, connect, parse_broker_url, topics
-from streamer.payload import Received, spot_from_json
+from streamer.arguments import add_broker_options, seconds
+from streamer.cloudevents import data_of, spot_of
+from streamer.config import MqttConfig
+from streamer.mqtt import OFFLINE, ONLINE, STOPPED, BrokerAddress, ConnectFault, Connection, address_of, connect, topics
+from streamer.payload import Received
 from streamer.redact import printable
 from streamer.summary import summary
 
@@ -33,43 +38,45 @@ _REMEMBERED = 10_000
 """So many ids are known, for dropping redeliveries."""
 _RETRY_S = 0.25
 _ANSWER_S = 10.0
-_REFUSED = 0x80  # codes from here on refuse a subscription
 
 
 class Watcher:
     """Subscribes to the spots of one stream, or of all.
 
     Args:
-        url: see publisher.parse_broker_url.
+        address: the broker.
         stream: the broadcast's name; all of the prefix's if None.
         prefix: first level (or levels) of the topics.
         on_spot: is given every word once.
         final: whether provisional words are left out.
+        session: a name under which the broker keeps what is missed; None: nothing is kept.
         now: the wall clock.
 
     Attributes:
         status: the last `stopped` status, by stream.
 
     Raises:
-        UsageError: url, stream or prefix make no sense.
+        UsageError: stream or prefix make no sense.
     """
 
     def __init__(
         self,
-        url: str,
+        address: BrokerAddress,
         stream: str | None,
         prefix: str = "touchline",
         *,
         on_spot: Callable[[Received], None],
         final: bool = False,
+        session: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.status: dict[str, dict[str, Any]] = {}
-        self._address = parse_broker_url(url)
+        self._address = address
+        self._session = f"touchline-watch-{session}-{stream or 'all'}" if session is not None else None
         self._topics = topics(prefix, stream)
         self._on_spot = on_spot
         self._now = now
-        self._heard = (self._topics.spots,) if final else (self._topics.spots, self._topics.provisional)
+        self._endings = ("/spots",) if final else ("/spots", "/spots/provisional")
         self._known: dict[str, int] = {}  # id → revision of its last word
         self._online: dict[str, str] = {}  # stream → its run, while it is there
 
@@ -86,9 +93,9 @@ class Watcher:
         lost_mono_s = time.monotonic()
         while True:
             try:
-                async with connect(self._address, timeout_s=min(_ANSWER_S, max(wait_s, 1.0))) as client:
+                async with self._connect(min(_ANSWER_S, max(wait_s, 1.0))) as connection:
                     try:
-                        await self._receive(client, until_stopped)
+                        await self._receive(connection, until_stopped)
                         return
                     finally:
                         lost_mono_s = time.monotonic()
@@ -106,12 +113,16 @@ class Watcher:
     def _all_stopped(self) -> bool:
         return bool(self.status) and not self._online
 
-    async def _receive(self, client: Client, until_stopped: bool) -> None:
-        granted = await client.subscribe([(topic, 1) for topic in (*self._heard, self._topics.status)])
-        if any(getattr(code, "value", code) >= _REFUSED for code in granted):
-            raise DeliveryError(f"{self._address}: not authorised to read {self._topics.spots}.")
-        async for message in client.messages:
-            self._take(str(message.topic), message.payload, message.retain)
+    def _connect(self, timeout_s: float) -> AbstractAsyncContextManager[Connection]:
+        if self._session is None:
+            return connect(self._address, timeout_s=timeout_s)
+        return connect(self._address, timeout_s=timeout_s, identifier=self._session, clean=False)
+
+    async def _receive(self, connection: Connection, until_stopped: bool) -> None:
+        await connection.subscribe([self._topics.base + ending for ending in (*self._endings, "/status")])
+        async for message in connection.messages():
+            self._take(message.topic, message.payload, message.retain)
+            connection.accept(message)
             if until_stopped and self._all_stopped:
                 return
 
@@ -120,21 +131,22 @@ class Watcher:
             if not payload:
                 return  # a retained message was cleared
             if topic.endswith("/status"):
-                self._take_status(json.loads(payload), retained)
-            elif topic.endswith(("/spots", "/spots/provisional")):
+                self._take_status(data_of(payload), retained)
+            elif topic.endswith(self._endings):  # a session may remember more than is asked for now
                 self._take_spot(payload)
         except (DataError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("%s: a message was passed over: %s", topic, error)
 
     def _take_spot(self, payload: bytes) -> None:
-        spot, said_utc = spot_from_json(payload)
+        message = spot_of(payload)
+        spot = message.spot()
         if spot.revision <= self._known.get(spot.id, 0):
             return
         self._known[spot.id] = spot.revision
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
-        publish_s = (self._now() - said_utc).total_seconds()
-        self._on_spot(Received(spot, publish_s, json.loads(payload)))
+        publish_s = (self._now() - message.said_utc).total_seconds()
+        self._on_spot(Received(spot, publish_s, data_of(payload)))
 
     def _take_status(self, status: dict[str, Any], retained: bool) -> None:
         """Follow the streams; a retained `stopped` of a run never met is left from an earlier one."""
@@ -160,10 +172,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("url", metavar="URL", help="the broker: mqtt://[user:password@]host[:port], mqtts:// for TLS")
     parser.add_argument("--stream", metavar="NAME", help="name of the broadcast (default: all)")
-    parser.add_argument("--prefix", default="touchline", help="first level of the topics (default touchline)")
+    add_broker_options(parser)
     parser.add_argument("--final", action="store_true", help="leave out what is said before it is settled")
     parser.add_argument("--until-stopped", action="store_true", help="end when the stream has stopped")
-    parser.add_argument("--json", action="store_true", help="print each message itself, plus `publish` (seconds)")
+    parser.add_argument("--json", action="store_true", help="print each message's data, plus `publish` (seconds)")
+    parser.add_argument(
+        "--session",
+        metavar="NAME",
+        help="let the broker keep, under this name, the final words that are said while this command does not run, and "
+        "show them first the next time",
+    )
     parser.add_argument("--wait", type=seconds, default=30.0, metavar="S", help="wait for a broker (default 30)")
     parser.add_argument("--summary", type=Path, metavar="LABELS", help=argparse.SUPPRESS)  # for the demo
 
@@ -187,9 +205,12 @@ async def watch(args: argparse.Namespace, console: Console | None = None) -> int
             console.print(line(one, with_stream=args.stream is None), soft_wrap=True)
         console.file.flush()
 
-    watcher = Watcher(args.url, args.stream, args.prefix, on_spot=show, final=args.final)
+    config = MqttConfig(args.url, args.prefix, args.mqtt_ca, args.mqtt_cert, args.mqtt_key)
+    address = address_of(config, os.environ)
+    watcher = Watcher(address, args.stream, args.prefix, on_spot=show, final=args.final, session=args.session)
     await watcher.run(until_stopped=args.until_stopped, wait_s=args.wait)
     status = next(iter(watcher.status.values()), {})
-    if args.summary is not None and status.get("seconds") != 0:  # a run that saw nothing has said why
+    seconds_seen = (status.get("statistics") or {}).get("seconds")
+    if args.summary is not None and seconds_seen != 0:  # a run that saw nothing has said why
         console.print(summary(read_actions(args.summary), received, status))
     return 0

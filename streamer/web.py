@@ -1,49 +1,56 @@
-"""The HTTP side: /metrics for Prometheus, /healthz and /readyz for whoever supervises. Loopback only."""
+"""The HTTP side: the pages, /metrics for Prometheus, /healthz and /readyz for whoever supervises.
+
+On loopback unless told otherwise, and then only for those who show a token.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
-from engines.errors import DeliveryError
+from engines.errors import DeliveryError, UsageError
+from streamer.config import ServeConfig
 from streamer.metrics import Metrics
+from streamer.pages.app import application, is_loopback
+from streamer.pages.hub import Hub
+from streamer.pages.overlay import read_overlay
+
+_SHUTDOWN_S = 0.5
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 @asynccontextmanager
-async def serve(port: int, metrics: Metrics, not_ready: Callable[[], str | None]) -> AsyncIterator[str]:
+async def serve(
+    config: ServeConfig, metrics: Metrics, not_ready: Callable[[], str | None], hub: Hub, clips: Path | None
+) -> AsyncIterator[str]:
     """Serve until the block ends; yields the base URL.
 
     Args:
-        port: 0 takes a free one.
+        config: where, for whom, and how the overlay looks; port 0 takes a free one.
         metrics: what /metrics shows.
         not_ready: says why the streamer is not ready, or None when it is.
+        hub: has what is said.
+        clips: the folder of clips.
 
     Raises:
-        DeliveryError: the port is taken.
+        UsageError: anybody could come in; or the overlay's file cannot be used.
+        DeliveryError: the port is taken, or the host is none of this machine's.
     """
-
-    async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-    async def show_health(_: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
-
-    async def show_ready(_: web.Request) -> web.Response:
-        reason = not_ready()
-        return web.Response(status=503 if reason else 200, text=f"{reason or 'ready'}\n")
-
-    app = web.Application()
-    app.add_routes(
-        [web.get("/metrics", show_metrics), web.get("/healthz", show_health), web.get("/readyz", show_ready)]
-    )
-    runner = web.AppRunner(app, access_log=None)
+    if not config.token and not is_loopback(config.host):
+        raise UsageError(f"Pages on {config.host} can be seen by others, so a token is needed.")
+    overlay = read_overlay(config.overlay).model_dump_json()
+    app = application(hub, metrics, not_ready, clips, overlay, config.token or None)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port)
+        site = web.TCPSite(runner, config.host, config.port)
         try:
             await site.start()
         except OSError as error:
-            raise DeliveryError(f"Port {port} for metrics cannot be opened ({error.strerror}).") from error
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+            where = f"Port {config.port} of {config.host}"
+            raise DeliveryError(f"{where} cannot be opened for pages and metrics ({error.strerror}).") from error
+        host = _ANY.get(config.host, config.host)
+        yield f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

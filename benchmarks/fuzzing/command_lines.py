@@ -43,7 +43,7 @@ _COMMON: tuple[tuple[str, ...], ...] = (
     ("--prefix", "touchline/test"),
     ("--broker",),
     ("--broker-port", "0"),
-    ("--metrics-port", "0"),
+    ("--serve", "0"),
     ("--input-option", "rtsp_transport=tcp"),
     ("--input-option", "probesize=100000"),
     ("--input-option", "fflags=+genpts+discardcorrupt"),

@@ -65,6 +65,11 @@ def clip_path_stem(folder: Path, spot: "Spot") -> Path:
     return folder / f"{spot.half}_{clock}_{_plain(spot.label)}_{_plain(spot.id)}"
 
 
+def spot_id_of(path: Path) -> str:
+    """Return the id of the spot that a clip is of."""
+    return path.stem.rpartition("_")[2]
+
+
 def _plain(text: str) -> str:
     ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9]+", "-", ascii_only).strip("-")[:_LONGEST_NAME] or "x"

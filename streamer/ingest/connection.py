@@ -1,7 +1,7 @@
 """Source, timeline and sampler of one connection, in a process of their own: the process's whole life.
 
-In: a Job, and orders for clips. Out, on a pipe: what happened, and Seconds in order. The process may be killed at any
-moment, so nothing that FFmpeg does can hang the streamer.
+In: a Job, and orders for clips and the preview. Out, on a pipe: what happened, and Seconds in order. The process may be
+killed at any moment, so nothing that FFmpeg does can hang the streamer.
 """
 
 import os
@@ -19,9 +19,10 @@ from streamer.config import IngestConfig
 from streamer.ingest import child
 from streamer.ingest.child import PassedFd
 from streamer.ingest.clips import ClipRequest, Clips
-from streamer.ingest.messages import Alive, Arrived, Connected, Counts, Ended, Listening
+from streamer.ingest.messages import Alive, Arrived, Connected, Counts, Ended, Listening, PreviewOrder
 from streamer.ingest.outlet import Outlet
 from streamer.ingest.pacing import Lateness, Pacer
+from streamer.ingest.preview import Previews
 from streamer.redact import redact_url
 from streamer.sampler import Sampler
 from streamer.sources.base import Frame, PictureSpec, Source, SourceFault, Wall
@@ -76,11 +77,13 @@ def main(sender: Connection, orders: Connection, job: Job) -> None:
     )
     ring = Ring(job.config.clips_keep_s) if job.config.clips_keep_s is not None else None
     clips = Clips(ring, outlet.send) if ring is not None else None
+    previews = Previews(outlet.show)
     finished = threading.Event()
-    threading.Thread(target=_obey, args=(orders, clips, outlet, finished), name="orders", daemon=True).start()
+    obeying = (orders, clips, previews, outlet, finished)
+    threading.Thread(target=_obey, args=obeying, name="orders", daemon=True).start()
     try:
         try:
-            outlet.send(Ended(_Connection(job, outlet, ring, clips).read()))
+            outlet.send(Ended(_Connection(job, outlet, ring, clips, previews).read()))
         except SourceFault as fault:
             outlet.send(Ended(fault))
         except TouchlineError as error:
@@ -93,11 +96,15 @@ def main(sender: Connection, orders: Connection, job: Job) -> None:
         outlet.close()
 
 
-def _obey(orders: Connection, clips: Clips | None, outlet: Outlet, finished: threading.Event) -> None:
+def _obey(
+    orders: Connection, clips: Clips | None, previews: Previews, outlet: Outlet, finished: threading.Event
+) -> None:
     """Take the streamer's orders, and the last one even while FFmpeg waits for a silent stream."""
     with suppress(EOFError, OSError):
-        while isinstance(order := orders.recv(), ClipRequest):
-            if clips is not None:
+        while (order := orders.recv()) != FINISH:
+            if isinstance(order, PreviewOrder):
+                previews.want(order.wanted)
+            elif isinstance(order, ClipRequest) and clips is not None:
                 clips.ask(order)
         if clips is not None:
             clips.finish()
@@ -109,9 +116,9 @@ def _obey(orders: Connection, clips: Clips | None, outlet: Outlet, finished: thr
 class _Connection:
     """Reads one connection from its opening to its end."""
 
-    def __init__(self, job: Job, outlet: Outlet, ring: Ring | None, clips: Clips | None) -> None:
+    def __init__(self, job: Job, outlet: Outlet, ring: Ring | None, clips: Clips | None, previews: Previews) -> None:
         self._job, self._config, self._outlet = job, job.config, outlet
-        self._ring, self._clips = ring, clips
+        self._ring, self._clips, self._previews = ring, clips, previews
         self._counts = Counts()
         self._sent = 0  # seconds
         self._alive_s = -1  # media second up to which we have said that we read
@@ -144,13 +151,14 @@ class _Connection:
         """Return where the clock goes on: after the last connection, or in the middle of a recording."""
         if self._job.from_s and isinstance(source, LibavSource) and source.first_us is not None:
             return Anchor(epoch=0, media_us=0, stream_us=source.first_us, reach_us=_ANYWHERE_US)
-        return self._job.anchor
+        return None if source.info.recording else self._job.anchor  # a recording says the same ids in every run
 
     def _read(self, source: Source, sampler: Sampler) -> SourceFault | None:
         fault = None
         try:
             for frame in self._frames(source):
                 self._say_alive(sampler.timeline.newest.us)
+                self._previews.offer(frame)
                 before = sampler.timeline.newest
                 for second in sampler.push(frame):
                     if second.index >= self._job.to_s:

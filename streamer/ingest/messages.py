@@ -105,6 +105,20 @@ class ClipDone:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewOrder:
+    """Whether pictures are wanted for people to see."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Preview:
+    """A picture of what is being analysed, for people to see."""
+
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Listening:
     """The source waits for somebody who sends."""
 
@@ -136,5 +150,5 @@ Message = Opened | Arrived | HalfEnded | SourceChanged | ClipDone
 Said = Listening | Connected | Alive | Arrived | Ended | TouchlineError
 """What the reading process of one connection says of it."""
 
-Report = Said | ClipDone
+Report = Said | ClipDone | Preview
 """What the reading process says."""

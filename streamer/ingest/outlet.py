@@ -1,7 +1,8 @@
 """The way out of the reading process.
 
 In: reports, from any of its threads. Out: the same, on the pipe to the streamer. A replay waits when too much is
-pending; live sheds what has waited beyond the staleness budget, oldest first, and counts it.
+pending; live sheds what has waited beyond the staleness budget, oldest first, and counts it. Of pictures for people
+only the newest waits, for a moment between two reports.
 """
 
 import threading
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from streamer.config import GuardConfig
 from streamer.guard import Guard
-from streamer.ingest.messages import Arrived, Report
+from streamer.ingest.messages import Arrived, Preview, Report
 
 _MOST_PENDING = 60
 """Seconds of media that live keeps at most, however long the stream's bursts are."""
@@ -31,6 +32,7 @@ class Outlet:
         self._sender, self._backlog_s, self._stale_s = sender, backlog_s, stale_s
         self._schedule = Guard(GuardConfig(), speed)
         self._pending: deque[Report] = deque()
+        self._picture: Preview | None = None
         self._shed = 0
         self._changed = threading.Condition()
         self._closing = self._gone = False
@@ -52,6 +54,12 @@ class Outlet:
             if self._gone:
                 raise BrokenPipeError
             self._pending.append(report)
+            self._changed.notify_all()
+
+    def show(self, picture: Preview) -> None:
+        """Hand over a picture for people; one that has not been sent yet is forgotten."""
+        with self._changed:
+            self._picture = picture
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -76,19 +84,10 @@ class Outlet:
         return [m for m in self._pending if isinstance(m, Arrived)]
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing)
-                if not self._pending:
-                    return
-                report = self._pending.popleft()
-                self._changed.notify_all()
-                pending = len(self._seconds())
-            if isinstance(report, Arrived):
-                counts = replace(report.counts, stale_seconds=self._shed, pending_seconds=pending)
-                report = replace(report, counts=counts)
+        while (reports := self._next()) is not None:
             try:
-                self._sender.send(report)
+                for report in reports:
+                    self._sender.send(report)
             except BaseException as error:
                 with self._changed:
                     self._gone = True
@@ -96,3 +95,18 @@ class Outlet:
                 if isinstance(error, BrokenPipeError | ConnectionResetError):
                     return
                 raise
+
+    def _next(self) -> list[Report] | None:
+        """Wait for what is to be sent: the oldest report, and a picture if there is one; None when all is sent."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._picture is not None or self._closing)
+            if self._closing and not self._pending:
+                return None
+            report = self._pending.popleft() if self._pending else None
+            picture, self._picture = self._picture, None
+            self._changed.notify_all()
+            pending = len(self._seconds())
+        if isinstance(report, Arrived):
+            counts = replace(report.counts, stale_seconds=self._shed, pending_seconds=pending)
+            report = replace(report, counts=counts)
+        return [part for part in (report, picture) if part is not None]

@@ -29,6 +29,9 @@ from streamer.ingest.messages import (
     Listening,
     Message,
     Opened,
+    Preview,
+    PreviewOrder,
+    Report,
     Said,
 )
 from streamer.ingest.watchdog import Watchdog
@@ -53,6 +56,8 @@ class Ingest:
         spec: how the bundle wants its pictures.
         on_clip: hears of every clip that was asked for.
         clock: the monotonic clock.
+        anchor: where an earlier run of this live stream ended; its reach is the time since.
+        on_preview: takes pictures as JPEG, while they are wanted; in the thread that takes the messages.
     """
 
     def __init__(
@@ -61,8 +66,12 @@ class Ingest:
         spec: PictureSpec,
         on_clip: Callable[[ClipDone], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        anchor: Anchor | None = None,
+        on_preview: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self._config, self._spec, self._on_clip, self._clock = config, spec, on_clip, clock
+        self._anchor, self._on_preview = anchor, on_preview
+        self._preview_wanted, self._preview_lock = False, threading.Lock()
         self._stopped = threading.Event()
         self._reader: _Reader | None = None
         self._last: _Reader | None = None  # at its stream's end, and kept for the clips that are still asked of it
@@ -94,6 +103,13 @@ class Ingest:
                 return
         self._on_clip(ClipDone(None, f"{request.path_stem}: {_CLIP_LOST}"))
 
+    def preview(self, wanted: bool) -> None:
+        """Have pictures shown, or not, from now on and by every connection; safe from any thread."""
+        with self._preview_lock:
+            self._preview_wanted = wanted
+            if self._reader is not None:
+                self._reader.order(PreviewOrder(wanted))
+
     def messages(self) -> Iterator[Message | None]:
         """Yield what happens until all halves have ended, or `stop` was called.
 
@@ -114,12 +130,12 @@ class Ingest:
     def _half(self, half: int, url: str) -> Iterator[Message | None]:
         """Read one half through all its connections."""
         watchdog = Watchdog(half, self._config.watch, live=self._config.live)
-        link = _Link(half)
+        link = _Link(half, self._anchor, self._clock())
         while True:
             job = self._job(half, url, link)
             yield watchdog.opening(self._clock())
-            self._reader = _Reader(job, self._on_clip)
-            fault = yield from self._connection(self._reader, watchdog, link)
+            reader = self._open(job)
+            fault = yield from self._connection(reader, watchdog, link)
             if fault is not None and fault.cause == "no_media" and url in STDIN and link.opened:
                 fault = None  # a pipe whose writer has left while it was read again
             if fault is None or (link.opened and (link.recording or not self._config.live)):
@@ -138,6 +154,14 @@ class Ingest:
             while watchdog.until_open_s(self._clock()) > 0:
                 self._stopped.wait(min(_POLL_S, watchdog.until_open_s(self._clock())))
                 yield None
+
+    def _open(self, job: Job) -> "_Reader":
+        reader = _Reader(job, self._on_clip, self._on_preview)
+        with self._preview_lock:
+            self._reader = reader
+            if self._preview_wanted:
+                reader.order(PreviewOrder(True))
+        return reader
 
     def _connection(
         self, reader: "_Reader", watchdog: Watchdog, link: "_Link"
@@ -169,6 +193,8 @@ class Ingest:
             watchdog.opened(now_s, report.info.burst_s + self._pace_s(report.info))
             yield Opened(link.half, report.info, again=link.opened)
             link.opened, link.recording = True, report.info.recording
+            if report.info.recording and self._reader is not None:
+                self._reader.first_epoch = 0
         elif isinstance(report, Alive):
             watchdog.alive(now_s)
         else:
@@ -210,12 +236,12 @@ class Ingest:
 class _Link:
     """What the connections of one half have in common."""
 
-    def __init__(self, half: int) -> None:
+    def __init__(self, half: int, anchor: Anchor | None, now_s: float) -> None:
         self.half = half
         self.opened = self.recording = False
         self._past, self._now = Counts(), Counts()
-        self._anchor: Anchor | None = None
-        self._progressed_s = 0.0
+        self._anchor = anchor
+        self._progressed_s = now_s - (anchor.reach_us / 1e6 if anchor is not None else 0.0)
 
     def arrived(self, arrived: Arrived, now_s: float) -> Arrived:
         """Take a second; return it with the counts of all connections."""
@@ -233,12 +259,13 @@ class _Link:
 class _Reader:
     """One reading process."""
 
-    def __init__(self, job: Job, on_clip: Callable[[ClipDone], None]) -> None:
-        self.job, self._on_clip = job, on_clip
+    def __init__(self, job: Job, on_clip: Callable[[ClipDone], None], on_preview: Callable[[bytes], None]) -> None:
+        self.job, self._on_clip, self._on_preview = job, on_clip, on_preview
         self._owed = 0  # clips that were asked for, and not answered yet
         self.first_epoch = job.anchor.epoch if job.anchor is not None else 0
         self._receiver, sender = multiprocessing.Pipe(duplex=False)
         orders, self._orders = multiprocessing.Pipe(duplex=False)
+        self._ordering = threading.Lock()
         self._process = child.start(main, sender, orders, job, name="touchline-ingest")
         sender.close()  # so that the end of the process is the end of the pipe
         orders.close()
@@ -249,32 +276,39 @@ class _Reader:
         return self._process.pid
 
     def receive(self, timeout_s: float) -> Said | None:
-        """Return what it says next; None if it says nothing for a while, or only of a clip."""
+        """Return what it says next; None if it says nothing for a while, or only of clips and preview."""
         try:
-            report: Said | ClipDone | None = self._receiver.recv() if self._receiver.poll(timeout_s) else None
+            report: Report | None = self._receiver.recv() if self._receiver.poll(timeout_s) else None
         except (EOFError, OSError):
             return Ended(SourceFault(f"{redact_url(self.job.url)}: the reading process died.", "died"))
+        if isinstance(report, Preview):
+            self._on_preview(report.jpeg)
+            return None
         if not isinstance(report, ClipDone):
             return report
         self._owed -= 1
         self._on_clip(report)
         return None
 
+    def order(self, order: object) -> None:
+        """Send an order, which a process that has gone need not take; from any thread."""
+        with self._ordering, suppress(OSError):
+            self._orders.send(order)
+
     def clip(self, request: ClipRequest) -> None:
         """Have a clip written."""
         self._owed += 1
-        with suppress(OSError):
-            self._orders.send(request)
+        self.order(request)
 
     def finish(self) -> None:
         """Have it write the clips that were asked for, if there may be any; end it, with whatever it has started."""
         if self.job.config.clips_keep_s is not None:
-            with suppress(OSError):
-                self._orders.send(FINISH)
+            self.order(FINISH)
             self._hear_it_out()
         child.end(self._process)
         self._receiver.close()
-        self._orders.close()
+        with self._ordering:
+            self._orders.close()
 
     def _hear_it_out(self) -> None:
         """Take what it still says, for a while, until it has ended."""

@@ -80,6 +80,12 @@ class AvPicture:
         """By how many degrees it lies on its side, anticlockwise."""
         return int(self._frame.rotation)
 
+    @property
+    def shape(self) -> float:
+        """Width over height, as it is shown."""
+        shape = float(self._frame.width * self._sar / self._frame.height)
+        return 1 / shape if self._turn.sideways else shape
+
     def rgb(self, spec: PictureSpec) -> UINT8:
         """Return it as uint8 RGB (H, W, 3), with black bars where its shape is not the screen's.
 
@@ -96,8 +102,7 @@ class AvPicture:
 
     def _on_screen(self, spec: PictureSpec) -> UINT8:
         frame, turn = self._frame, self._turn
-        shape = frame.width * self._sar / frame.height
-        width, height = _fit(float(1 / shape if turn.sideways else shape), spec)
+        width, height = _fit(self.shape, spec)
         if frame.interlaced_frame and frame.height > 1:
             frame = _upper_field(frame)
         size = (height, width) if turn.sideways else (width, height)

@@ -22,6 +22,7 @@ from fakes import RememberingScreen
 import streamer.pipeline
 from engines.backends.base import Array, Engine
 from engines.bundle import Bundle, open_bundle, read_manifest, write_manifest
+from streamer.cloudevents import data_of
 from streamer.config import IngestConfig, RunConfig
 from streamer.mqtt import connect, parse_broker_url
 from streamer.pipeline import Pipeline
@@ -159,11 +160,11 @@ async def test_provisional_words_come_on_a_topic_of_their_own(start: Start, shor
 
     async def listen() -> None:
         async with connect(parse_broker_url(f"mqtt://127.0.0.1:{free_port}")) as client:
-            await client.subscribe("touchline/main/#", qos=1)
-            async for message in client.messages:
-                content = json.loads(message.payload)
-                heard[str(message.topic).removeprefix("touchline/main/")].append(content)
-                if content["state"] == "stopped":
+            await client.subscribe(["touchline/main/#"])
+            async for message in client.messages():
+                content = data_of(message.payload)
+                heard[message.topic.removeprefix("touchline/main/")].append(content)
+                if content.get("state") == "stopped":
                     return
 
     process = start(
@@ -183,7 +184,7 @@ async def test_provisional_words_come_on_a_topic_of_their_own(start: Start, shor
     provisional = [word for word in said if word["state"] == "provisional"]
     assert heard["spots/provisional"] == provisional[-len(heard["spots/provisional"]) :]
     assert len(heard["spots/provisional"]) > 5
-    stopped = heard["status"][-1]
+    stopped = heard["status"][-1]["statistics"]
     assert stopped["spots"] + stopped["spots_retracted"] == len(final)
     assert stopped["provisional_words"] == len(provisional)
 

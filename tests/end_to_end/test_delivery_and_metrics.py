@@ -36,7 +36,7 @@ def metrics_text(start: Start, sample: Path, free_port: int) -> str:
     """What /metrics shows after some spots were said to a broker."""
     process = start(
         *("live", sample, "--speed", "10", "--threshold", "0.02", "--broker", "--broker-port", "0"),
-        *("--deadline", "3.2", "--provisional", "0.3", "--metrics-port", free_port),
+        *("--deadline", "3.2", "--provisional", "0.3", "--serve", free_port),
     )
     assert process.stdout is not None
     confirmed = 0
@@ -73,11 +73,12 @@ def test_the_metrics_tell_what_happens(metrics_text: str) -> None:
         assert shown[f'touchline_stage_duration_seconds_count{{stage="{stage}"}}'] > 0
 
 
-def test_every_metric_has_our_prefix_and_no_unbounded_label(metrics_text: str) -> None:
+def test_every_metric_has_our_prefix_or_the_process_s_and_no_unbounded_label(metrics_text: str) -> None:
     names = set(re.findall(r"^([a-zA-Z_:]+)", metrics_text, re.M))
-    assert all(name.startswith("touchline_") for name in names)
+    assert all(name.startswith(("touchline_", "process_")) for name in names)
     labels = set(re.findall(r"[{,]([a-z_]+)=", metrics_text))
-    assert labels <= {"stage", "queue", "cause", "label", "part", "state", "result", "le"}
+    known = {"stage", "queue", "cause", "flag", "label", "part", "state", "command", "result", "le"}
+    assert labels <= known | {"version", "bundle", "digest"}
 
 
 def test_promtool_finds_nothing_to_mend(metrics_text: str) -> None:
@@ -99,9 +100,11 @@ def test_a_subscriber_gets_every_spot_that_is_printed(start: Start, short_sample
     assert streamer.returncode == 0, complaints
     heard, complaints = watcher.communicate(timeout=60)
     assert watcher.returncode == 0, complaints
-    ids = [json.loads(line)["id"] for line in heard.splitlines()]
-    assert ids == [json.loads(line)["id"] for line in said.splitlines()]
-    assert len(ids) > 5
+    received, printed = ([json.loads(line) for line in lines.splitlines()] for lines in (heard, said))
+    assert {(one["id"], one["revision"]) for one in received} <= {(one["id"], one["revision"]) for one in printed}
+    final = [[one["id"] for one in words if one["state"] != "provisional"] for words in (received, printed)]
+    assert final[0] == final[1], "in the same order"
+    assert len(final[0]) > 5
 
 
 def test_the_live_path_runs_where_torch_cannot_be_imported(short_sample: Path, root: Path) -> None:

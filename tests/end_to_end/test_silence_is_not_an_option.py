@@ -136,7 +136,7 @@ def test_results_that_cannot_be_written_are_one_sentence(
 
 
 def test_a_port_that_is_taken_is_one_sentence(touchline: Touchline, short_sample: Path, silent_port: int) -> None:
-    for option in ("--metrics-port", "--broker-port"):
+    for option in ("--serve", "--broker-port"):
         done = touchline("replay", short_sample, "--broker", option, silent_port)
         assert done.code == 1
         assert str(silent_port) in done.complaint

@@ -9,14 +9,19 @@ import pytest
 
 from engines.errors import DeliveryError, UsageError
 from streamer.broker import EmbeddedBroker
+from streamer.cloudevents import Event
 from streamer.mqtt import connect, parse_broker_url
 
 
+def saying(text: str) -> Event:
+    return Event({"id": "1"}, f'"{text}"')
+
+
 async def test_a_subscriber_gets_what_was_published() -> None:
-    async with EmbeddedBroker() as broker, connect(parse_broker_url(broker.url)) as client:
-        await client.subscribe("a/b", qos=1)
-        await client.publish("a/b", b"hello", qos=1)
-        assert (await anext(aiter(client.messages))).payload == b"hello"
+    async with EmbeddedBroker() as broker, connect(parse_broker_url(broker.url)) as connection:
+        await connection.subscribe(["a/b"])
+        await connection.publish("a/b", saying("hello"), qos=1)
+        assert (await anext(connection.messages())).payload == saying("hello").json().encode()
 
 
 async def test_two_brokers_take_two_free_ports() -> None:
@@ -47,23 +52,23 @@ async def test_what_was_acknowledged_is_handed_out_before_the_end() -> None:
     subscribed = asyncio.Event()
 
     async def subscriber(url: str) -> None:
-        async with connect(parse_broker_url(url)) as client:
-            await client.subscribe("a", qos=1)
+        async with connect(parse_broker_url(url)) as connection:
+            await connection.subscribe(["a"])
             subscribed.set()
-            async for message in client.messages:
+            async for message in connection.messages():
                 received.append(message.payload)
 
-    payloads = [bytes([n]) * 200_000 for n in range(50)]
+    events = [saying(f"{n}" * 200_000) for n in range(50)]
     async with AsyncExitStack() as stack:
         async with EmbeddedBroker() as broker:
             task = asyncio.create_task(subscriber(broker.url))
             await subscribed.wait()
-            client = await stack.enter_async_context(connect(parse_broker_url(broker.url)))
-            await asyncio.gather(*(client.publish("a", payload, qos=1) for payload in payloads))
+            connection = await stack.enter_async_context(connect(parse_broker_url(broker.url)))
+            await connection.publish_many(("a", event) for event in events)
         async with asyncio.timeout(10):
             with pytest.raises(DeliveryError):
                 await task
-        assert received == payloads
+        assert received == [event.json().encode() for event in events]
 
 
 async def test_it_leaves_no_task_behind() -> None:
@@ -76,8 +81,8 @@ async def test_it_leaves_no_task_behind() -> None:
 
 async def test_it_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        async with EmbeddedBroker() as broker, connect(parse_broker_url(broker.url)) as client:
-            await client.publish("a", b"1", qos=1)
+        async with EmbeddedBroker() as broker, connect(parse_broker_url(broker.url)) as connection:
+            await connection.publish("a", saying("1"), qos=1)
     assert not [r for r in caplog.records if r.name.startswith(("amqtt", "transitions"))]
 
 

@@ -94,7 +94,7 @@ def test_the_summary_shows_actions_latency_and_the_run() -> None:
     early = received("Goal", 754.5, id="Goal754.9", state="provisional", emitted_at=759.0)
     taken_back = [received("Foul", 30.0, state=state) for state in ("provisional", "retracted")]
     spots = [early, *taken_back, received("Goal", 754.9), received("Corner", 20.0, publish_s=0.03)]
-    text = rendered(actions, spots, {"seconds": 90, "seconds_shed": 2, "real_time_factor": 7.912})
+    text = rendered(actions, spots, {"statistics": {"seconds": 90, "seconds_shed": 2, "real_time_factor": 7.912}})
     lines = [" ".join(part.split()) for part in text.replace("│", " ").splitlines()]
     assert "12:34.3 Goal 12:34.9 80% 4.16 s 7.06 s" in lines
     assert "2 spots were said provisionally, 1 of them retracted." in lines
@@ -143,21 +143,38 @@ def test_missing_labels_are_said_before_anything_starts(tmp_path: Path) -> None:
 
 STREAMER = """
 import asyncio, sys
+from datetime import UTC, datetime
 from engines.decider import Spot
 from streamer.broker import EmbeddedBroker
+from streamer.config import MqttConfig
+from streamer.mqtt import parse_broker_url
+from streamer.outbox import Outbox
+from streamer.payload import SpotMessage, StatusMessage
 from streamer.publisher import Publisher
 
 async def main(port):
     async with EmbeddedBroker(port=port) as broker:
-        publisher = Publisher(broker.url, "demo")
-        await publisher.start()
+        outbox = Outbox(None)
+        await outbox.open()
+        publisher = Publisher(parse_broker_url(broker.url), "demo", outbox, MqttConfig(broker.url))
+        await publisher.start(status("online"), patient=False)
         while "touchline/demo/spots/provisional" not in broker._broker.subscriptions:
             await asyncio.sleep(0.05)
         for n in range(3):
-            publisher.say(Spot(str(n), "demo", 1, 0, "Goal", 10.0 * n, 0.8, 10.0 * n + 3, "provisional"))
+            early = Spot(str(n), "demo", 1, 0, "Goal", 10.0 * n, 0.8, 10.0 * n + 3, "provisional")
+            publisher.pass_on("spot", word(early))
             await asyncio.sleep(0.2)
-            publisher.say(Spot(str(n), "demo", 1, 0, "Goal", 10.0 * n, 0.9, 10.0 * n + 7, revision=2))
-        await publisher.stop({"seconds": 30, "seconds_shed": 0, "real_time_factor": 5.0})
+            await outbox.put([word(Spot(str(n), "demo", 1, 0, "Goal", 10.0 * n, 0.9, 10.0 * n + 7, revision=2))])
+            publisher.wake()
+            await asyncio.sleep(0.2)
+        await publisher.stop(status("stopped", {"seconds": 30, "seconds_shed": 0, "real_time_factor": 5.0}), 10)
+        await outbox.close()
+
+def status(state, statistics=None):
+    return StatusMessage(stream="demo", run="r", state=state, at_utc=datetime.now(UTC), statistics=statistics)
+
+def word(spot):
+    return SpotMessage.of(spot, datetime.now(UTC))
 
 asyncio.run(main(int(sys.argv[1])))
 """

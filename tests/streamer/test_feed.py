@@ -8,7 +8,7 @@ from fakes import fake_bundle, fake_manifest, second
 from engines.decider import Spot
 from streamer.config import IngestConfig, RunConfig
 from streamer.decision import decided
-from streamer.feed import Feed
+from streamer.feed import Advanced, Feed
 from streamer.ingest.messages import Arrived, Counts, HalfEnded, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.progress import Progress
@@ -25,6 +25,7 @@ class World:
     def __init__(self, *, live: bool = True) -> None:
         self.now_s = START_S
         self.said_at: list[tuple[float, Spot]] = []
+        self.seconds: list[Advanced] = []
         manifest = decided(fake_manifest(radius_s=3.0), deadlines_s={"*": DEADLINE_S}, provisional_threshold=0.3)
         config = RunConfig(Path("fake"), "main", IngestConfig(("x",), live=live))
         self.feed = Feed(fake_bundle(manifest), config, self, Metrics(), Progress(), clock=lambda: self.now_s)
@@ -36,8 +37,8 @@ class World:
     def changed(self, change: SourceChanged) -> None:
         pass
 
-    def advanced(self, media_s: float) -> None:
-        pass
+    def advanced(self, second: Advanced) -> None:
+        self.seconds.append(second)
 
     def said(self, spot: Spot) -> None:
         self.said_at.append((self.now_s, spot))
@@ -144,3 +145,50 @@ def test_no_deadline_is_broken_when_work_lags_behind_the_stream() -> None:
         world.push(index, START_S + index + 1, BRIGHT if index % 6 == 0 else 0)
     assert len(world.final) > 6
     assert world.keeps_its_deadlines()
+
+
+def test_a_threshold_counts_from_the_next_second_on() -> None:
+    world = World()
+    world.receive(range(10), {2})
+    assert [spot.label for spot in world.final] == ["Goal", "Foul"]
+    world.feed.set_threshold("Foul", 1.0)
+    world.receive(range(10, 20), {12})
+    assert [spot.label for spot in world.final[2:]] == ["Goal"]
+
+
+def test_a_threshold_stays_when_the_next_half_begins() -> None:
+    world = World()
+    world.feed.set_threshold("Foul", 1.0)
+    world.feed.take(HalfEnded(1, None))
+    world.feed.take(Opened(2, INFO))
+    world.receive(range(10), {2})
+    assert [spot.label for spot in world.final] == ["Goal"]
+
+
+def test_each_second_tells_its_scores_and_its_clocks() -> None:
+    world = World()
+    world.now_s += 1
+    utc_us, stream_us = 1_700_000_000_000_000, 5_000_000
+    for index in range(3):
+        shifted = {"utc_us": utc_us + index * 1_000_000, "stream_us": stream_us + index * 1_000_000}
+        one = second(index, BRIGHT, clock="rtcp", arrived_mono_s=world.now_s, **shifted)
+        world.feed.take(Arrived(1, one, Counts()))
+    last = world.seconds[-1]
+    assert (last.half, last.epoch, last.media_s, last.clock) == (1, 0, 3.0, "rtcp")
+    assert last.utc is not None
+    assert last.utc.timestamp() == 1_700_000_003
+    assert last.pts == 8 * 90_000
+    assert [row.index for row in last.scores] == [1]
+
+
+def test_a_spot_carries_its_pts_and_its_bundle() -> None:
+    world = World()
+    for index in range(10):
+        world.wait_until(START_S + index + 1)
+        level = BRIGHT if index == 2 else 0
+        one = second(index, level, arrived_mono_s=world.now_s, stream_us=2**33 * 100 // 9 + index * 1_000_000)
+        world.feed.take(Arrived(1, one, Counts()))
+    spot = world.final[0]
+    assert spot.bundle == ("fake", "fake")
+    assert spot.pts is not None
+    assert abs(spot.pts - spot.media_time * 90_000) <= 1  # the counter has turned

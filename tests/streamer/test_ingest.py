@@ -20,6 +20,7 @@ from streamer.ingest.clips import ClipRequest
 from streamer.ingest.messages import Arrived, ClipDone, HalfEnded, Message, Opened, SourceChanged
 from streamer.ingest.supervisor import Ingest
 from streamer.sources.base import PictureSpec, SourceFault
+from streamer.timeline import Anchor
 
 SPEC = PictureSpec(rate=2, width=16, height=9)
 QUICK = WatchConfig(open_s=6, first_s=6, stall_s=1.5, first_backoff_s=0.05, longest_backoff_s=0.1)
@@ -67,11 +68,14 @@ class Sender:
         self._server.close()
 
 
-def read(url: str, until: Callable[[Sequence[Message]], bool], **config: object) -> list[Message]:
+def read(
+    url: str, until: Callable[[Sequence[Message]], bool], anchor: Anchor | None = None, **config: object
+) -> list[Message]:
     """Return what is said of a live source until that is enough."""
     heard: list[Message] = []
     started = time.monotonic()
-    with Ingest(IngestConfig((url,), live=True, **{"watch": QUICK, **config}), SPEC) as ingest:  # type: ignore[arg-type]
+    ingest_config = IngestConfig((url,), live=True, **{"watch": QUICK, **config})  # type: ignore[arg-type]
+    with Ingest(ingest_config, SPEC, anchor=anchor) as ingest:
         for message in ingest.messages():
             heard += [message] if message is not None else []
             assert time.monotonic() - started < 60, heard
@@ -292,3 +296,22 @@ def test_standard_input_is_read_by_the_reading_process(stream: bytes, root: Path
     assert done.returncode == 0, done.stderr.decode()
     assert f"{SECONDS} seconds" in done.stderr.decode()
     assert done.stdout.startswith(b"{")
+
+
+def test_another_run_of_a_live_stream_goes_on_where_the_last_one_ended(stream: bytes) -> None:
+    with closing(Sender((stream, "end"))) as sender:
+        first = seconds_of(read(sender.url, lambda h: len(seconds_of(h)) == 3))[-1].anchor
+        assert first is not None
+        heard = read(sender.url, in_epoch(first.epoch), anchor=replace(first, reach_us=2_000_000))
+    media = [(m.second.epoch, m.second.index) for m in seconds_of(heard)]
+    assert media[0][0] == 1
+    assert media[0][1] >= first.media_us // 1_000_000
+
+
+def test_another_run_over_a_recording_says_the_same_times_again(stream: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "recording.ts"
+    path.write_bytes(stream)
+    heard = read(
+        str(path), lambda h: bool(seconds_of(h)), anchor=Anchor(7, 99_000_000, 1_000_000, 5_000_000), speed=50.0
+    )
+    assert (seconds_of(heard)[0].second.epoch, seconds_of(heard)[0].second.index) == (0, 0)

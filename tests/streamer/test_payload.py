@@ -1,56 +1,21 @@
 """A spot survives the wire, and nonsense does not pass for one."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spots import SAID, SPOT, instants, spots
 
 from engines.decider import Spot
 from engines.errors import DataError
-from streamer.payload import spot_from_json, spot_to_dict, spot_to_json
+from streamer.payload import SpotMessage, spot_from_json, spot_to_json
 
-SAID = datetime(2025, 5, 31, 19, 0, 0, 123456, UTC)
-SPOT = Spot(
-    id="a1",
-    stream="final",
-    half=1,
-    epoch=0,
-    label="Goal",
-    media_time=63.25,
-    confidence=0.75,
-    emitted_at=71.0,
-    latency={"grid": 0.75, "look_ahead": 4.0, "hold": 3.0, "compute": 0.04},
-    flags=("no-audio",),
-    utc=SAID - timedelta(seconds=8),
-    clock="rtcp",
-)
-
-seconds = st.floats(0, 1e6)
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
-instants = st.datetimes(
-    datetime(1990, 1, 1),
-    datetime(2090, 1, 1),
-    timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3, minutes=-30)), timezone(timedelta(hours=9))]),
-)
-spots = st.builds(
-    Spot,
-    id=names,
-    stream=names,
-    half=st.integers(1, 2),
-    epoch=st.integers(0, 2**40),
-    label=names,
-    media_time=seconds,
-    confidence=st.floats(0, 1),
-    emitted_at=seconds,
-    state=st.sampled_from(["provisional", "confirmed", "retracted"]),
-    revision=st.integers(1, 100),
-    latency=st.dictionaries(st.sampled_from(["grid", "look_ahead", "hold", "compute"]), st.floats(-10, 600)),
-    flags=st.lists(names, max_size=4).map(tuple),
-    utc=st.none() | instants,
-    clock=st.none() | st.sampled_from(["rtcp", "prft", "hls", "arrival"]),
-)
+MESSAGE: dict[str, Any] = SpotMessage.of(SPOT, SAID).model_dump(mode="json")
+OPTIONAL = {"utc", "clock", "pts", "bundle", "event_type", "event_detail"}
 
 
 @given(spots, instants)
@@ -63,39 +28,57 @@ def test_reading_what_was_written_gives_an_equal_spot(spot: Spot, said: datetime
 
 def test_the_wall_clock_is_utc_with_microseconds() -> None:
     tokyo = SAID.astimezone(timezone(timedelta(hours=9)))
-    assert spot_to_dict(SPOT, tokyo)["said_utc"] == "2025-05-31T19:00:00.123456Z"
-    with pytest.raises(ValueError, match="time zone"):
-        spot_to_dict(SPOT, SAID.replace(tzinfo=None))
+    assert SpotMessage.of(SPOT, tokyo).model_dump(mode="json")["said_utc"] == "2025-05-31T19:00:00.123456Z"
+    with pytest.raises(ValueError, match="timezone"):
+        SpotMessage.of(SPOT, SAID.replace(tzinfo=None))
 
 
 def test_a_message_has_exactly_these_fields() -> None:
-    assert set(spot_to_dict(SPOT, SAID)) == {
-        "id",
-        "stream",
-        "half",
-        "epoch",
-        "label",
-        "media_time",
-        "confidence",
-        "state",
-        "revision",
-        "emitted_at",
-        "latency",
-        "flags",
-        "said_utc",
-        "utc",
-        "clock",
+    assert MESSAGE == {
+        "id": "a1",
+        "stream": "final",
+        "half": 1,
+        "epoch": 0,
+        "label": "Goal",
+        "event_type": "SHOT",
+        "event_detail": "GOAL",
+        "media_time": 63.25,
+        "pts": 5692500,
+        "utc": "2025-05-31T18:59:52.123456Z",
+        "clock": "rtcp",
+        "confidence": 0.75,
+        "state": "confirmed",
+        "revision": 1,
+        "emitted_at": 71.0,
+        "said_utc": "2025-05-31T19:00:00.123456Z",
+        "latency": {"grid": 0.75, "look_ahead": 4.0, "hold": 3.0, "compute": 0.04},
+        "bundle": {"name": "demo", "digest": "1f" * 32},
+        "flags": ["no-audio"],
     }
 
 
+def test_a_label_that_is_not_soccernets_is_a_generic_event() -> None:
+    message = SpotMessage.of(replace(SPOT, label="Dribble"), SAID)
+    assert (message.event_type, message.event_detail) == ("GENERIC", None)
+
+
+def test_what_is_not_known_is_null_and_not_left_out() -> None:
+    message = SpotMessage.of(replace(SPOT, utc=None, clock=None, pts=None, bundle=None), SAID).model_dump(mode="json")
+    assert [message[field] for field in ("utc", "clock", "pts", "bundle")] == [None] * 4
+
+
 def test_a_field_of_a_later_version_is_ignored() -> None:
-    assert spot_from_json(json.dumps(spot_to_dict(SPOT, SAID) | {"colour": "blue"})) == (SPOT, SAID)
+    assert spot_from_json(json.dumps(MESSAGE | {"colour": "blue"})) == (SPOT, SAID)
 
 
-@pytest.mark.parametrize("field", sorted(spot_to_dict(SPOT, SAID).keys() - {"utc", "clock"}))
+def test_a_message_of_an_earlier_streamer_is_read() -> None:
+    message = {field: value for field, value in MESSAGE.items() if field not in OPTIONAL}
+    assert spot_from_json(json.dumps(message)) == (replace(SPOT, utc=None, clock=None, pts=None, bundle=None), SAID)
+
+
+@pytest.mark.parametrize("field", sorted(MESSAGE.keys() - OPTIONAL))
 def test_a_missing_field_is_named(field: str) -> None:
-    message = spot_to_dict(SPOT, SAID)
-    del message[field]
+    message = {name: value for name, value in MESSAGE.items() if name != field}
     with pytest.raises(DataError, match=f"not a spot: {field}: "):
         spot_from_json(json.dumps(message))
 
@@ -124,11 +107,17 @@ def test_a_missing_field_is_named(field: str) -> None:
         ("said_utc", 1748718000),
         ("utc", "2025-05-31T19:00:00"),
         ("clock", "sundial"),
+        ("pts", -1),
+        ("pts", 2**33),
+        ("pts", 90.5),
+        ("bundle", "demo"),
+        ("bundle", {"name": "demo"}),
+        ("event_type", None),
     ],
 )
 def test_a_field_out_of_range_or_of_another_type_is_named(field: str, value: object) -> None:
     with pytest.raises(DataError, match=f"not a spot: {field}"):
-        spot_from_json(json.dumps(spot_to_dict(SPOT, SAID) | {field: value}))
+        spot_from_json(json.dumps(MESSAGE | {field: value}))
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", '"spot"', b"\xff\xfe", b"\x00", "[" * 10_000])

@@ -322,3 +322,12 @@ def test_sound_is_in_step_wherever_it_begins(shared: Path, name: str) -> None:
     for second in seconds[9:-1]:
         strength = np.abs(np.convolve(np.concatenate([np.zeros(320), second.samples_S]), wave, "valid"))
         assert abs(int(strength.argmax()) - 320) < 80
+
+
+def test_each_second_says_where_it_is_on_the_streams_own_clock() -> None:
+    frames = [*(f for f in broadcast(3, start_s=100.5) if f.picture), *(picture(7.0 + i / 25) for i in range(50))]
+    seconds = sampled(frames)
+    assert [s.stream_us for s in seconds if s.epoch == 0][:3] == [100_500_000, 101_500_000, 102_500_000]
+    later = [s for s in seconds if s.epoch == 1]
+    assert later[0].stream_us is not None
+    assert later[0].stream_us + (3 - later[0].index) * 1_000_000 == pytest.approx(7_000_000, abs=200_000)

@@ -41,3 +41,13 @@ def test_a_recording_without_a_clock_has_none() -> None:
     wall = WallClock()
     wall.note(second(0))
     assert wall.at(0, 0.5) == (None, None)
+
+
+def test_the_streams_own_timestamps_are_told_beside_the_clock() -> None:
+    wall = WallClock()
+    wall.note(second(4, stream_us=10_000_000))
+    wall.note(second(5, epoch=1, stream_us=50_000_000))
+    assert wall.pts_at(0, 4.5) == 10_500_000 * 9 // 100
+    assert wall.pts_at(1, 5.0) == 4_500_000
+    assert wall.pts_at(2, 5.0) is None
+    assert wall.at(0, 4.5) == (None, None)

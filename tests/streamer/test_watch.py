@@ -5,20 +5,25 @@ import asyncio
 import io
 import json
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import pytest
+from broker_wire import until
+from brokers import Authority, mosquitto
 from rich.console import Console
 from rich.text import Text
 
 from engines.decider import Spot
 from engines.errors import DeliveryError, UsageError
 from streamer.broker import EmbeddedBroker
-from streamer.mqtt import connect, parse_broker_url
-from streamer.payload import Received, spot_to_json
-from streamer.publisher import Publisher
+from streamer.cloudevents import Event, event, spot_event
+from streamer.mqtt import Connection, Will, connect, parse_broker_url, topics
+from streamer.payload import Received, SpotMessage, StatusMessage
 from streamer.screen import clock
 from streamer.watch import Watcher, add_arguments, line, watch
 
@@ -42,6 +47,44 @@ def spot(n: int, **changes: Any) -> Spot:
     return Spot(**fields | changes)
 
 
+class Streamer:
+    """What a streamer says at a broker."""
+
+    def __init__(self, connection: Connection, stream: str, run: str) -> None:
+        self._connection, self._stream, self._run = connection, stream, run
+        self._topics = topics("touchline", stream)
+
+    async def say(self, *spots: Spot, at: datetime | None = None) -> None:
+        """Publish words."""
+        for one in spots:
+            provisional = one.state == "provisional"
+            topic = self._topics.provisional if provisional else self._topics.spots
+            made = spot_event(SpotMessage.of(one, at or datetime.now(UTC)))
+            await self._connection.publish(topic, made, qos=0 if provisional else 1)
+
+    async def keep(self, state: str, **more: Any) -> None:
+        """Publish a status."""
+        await self._connection.publish(
+            self._topics.status, status(state, self._stream, self._run, **more), qos=1, retain=True
+        )
+
+
+def status(state: Any, stream: str, run: str, **more: Any) -> Event:
+    now = datetime.now(UTC)
+    return event("status", StatusMessage(stream=stream, run=run, state=state, at_utc=now, **more), stream, now, state)
+
+
+@asynccontextmanager
+async def streaming(url: str, stream: str = "main", run: str = "1", **statistics: float) -> AsyncIterator[Streamer]:
+    """A streamer for as long as the block lasts; it breaks off when that does."""
+    will = Will(topics("touchline", stream).status, status("offline", stream, run))
+    async with connect(parse_broker_url(url), will=will) as connection:
+        streamer = Streamer(connection, stream, run)
+        await streamer.keep("online")
+        yield streamer
+        await streamer.keep("stopped", statistics=statistics)
+
+
 def arguments(*given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -62,7 +105,7 @@ class Collector:
 
     def __init__(self, url: str, stream: str | None = "main") -> None:
         self.received: list[Received] = []
-        self.watcher = Watcher(url, stream, on_spot=self.received.append)
+        self.watcher = Watcher(parse_broker_url(url), stream, on_spot=self.received.append)
 
     @property
     def ids(self) -> list[str]:
@@ -95,11 +138,8 @@ async def test_a_run_is_shown_one_line_a_spot_until_it_stops() -> None:
     async with EmbeddedBroker() as broker:
         task = asyncio.create_task(watch(arguments(broker.url, "--stream", "main", "--until-stopped"), console))
         await asyncio.sleep(0.3)
-        publisher = Publisher(broker.url, "main")
-        await publisher.start()
-        for n in range(3):
-            publisher.say(spot(n))
-        await publisher.stop()
+        async with streaming(broker.url) as streamer:
+            await streamer.say(*map(spot, range(3)))
         async with asyncio.timeout(10):
             assert await task == 0
     lines = printed(console)
@@ -112,16 +152,15 @@ async def test_json_is_the_message_itself_and_how_long_it_took() -> None:
     async with EmbeddedBroker() as broker:
         task = asyncio.create_task(watch(arguments(broker.url, "--json", "--until-stopped"), console))
         await asyncio.sleep(0.3)
-        publisher = Publisher(broker.url, "main")
-        await publisher.start()
-        publisher.say(spot(0), datetime.now(UTC) - timedelta(seconds=5))
-        await publisher.stop()
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0), at=datetime.now(UTC) - timedelta(seconds=5))
         async with asyncio.timeout(10):
             await task
     (message,) = map(json.loads, printed(console))
     publish_s = message.pop("publish")
     assert 5 <= publish_s < 8
-    assert message == json.loads(spot_to_json(spot(0), datetime.fromisoformat(message["said_utc"])))
+    said = SpotMessage.of(spot(0), datetime.fromisoformat(message["said_utc"]))
+    assert message == json.loads(said.model_dump_json())
 
 
 def test_lateness_is_delay_plus_compute_plus_publish() -> None:
@@ -164,9 +203,8 @@ async def test_a_spot_delivered_twice_is_shown_once() -> None:
     async with EmbeddedBroker() as broker:
         collector = Collector(broker.url)
         task = await started(collector.watcher)
-        async with connect(parse_broker_url(broker.url)) as client:
-            for one in (spot(0), spot(0), spot(1), spot(0), spot(1, revision=2)):
-                await client.publish("touchline/main/spots", spot_to_json(one, SAID), qos=1)
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0), spot(0), spot(1), spot(0), spot(1, revision=2))
         await collector.has(3)
         await ended(task)
     assert collector.ids == ["0", "1", "1"]
@@ -177,11 +215,8 @@ async def test_a_word_that_was_overtaken_is_not_shown() -> None:
     async with EmbeddedBroker() as broker:
         collector = Collector(broker.url)
         task = await started(collector.watcher)
-        async with connect(parse_broker_url(broker.url)) as client:
-            late = spot(0, state="provisional", revision=2)
-            await client.publish("touchline/main/spots", spot_to_json(spot(0, revision=3), SAID), qos=1)
-            await client.publish("touchline/main/spots/provisional", spot_to_json(late, SAID))
-            await client.publish("touchline/main/spots", spot_to_json(spot(1), SAID), qos=1)
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0, revision=3), spot(0, state="provisional", revision=2), spot(1))
         await collector.has(2)
         await ended(task)
     assert [one.spot.state for one in collector.received] == ["confirmed", "confirmed"]
@@ -195,12 +230,10 @@ async def test_provisional_words_are_shown_unless_only_final_ones_are_wanted(
     async with EmbeddedBroker() as broker:
         task = asyncio.create_task(watch(arguments(broker.url, "--json", "--until-stopped", *options), console))
         await asyncio.sleep(0.3)
-        publisher = Publisher(broker.url, "main")
-        await publisher.start()
-        publisher.say(spot(0, state="provisional"))
-        await asyncio.sleep(0.2)
-        publisher.say(spot(0, revision=2))
-        await publisher.stop()
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0, state="provisional"))
+            await asyncio.sleep(0.2)
+            await streamer.say(spot(0, revision=2))
         async with asyncio.timeout(10):
             await task
     assert [json.loads(text)["state"] for text in printed(console)] == states
@@ -210,16 +243,19 @@ async def test_nonsense_is_passed_over(caplog: pytest.LogCaptureFixture) -> None
     async with EmbeddedBroker() as broker:
         collector = Collector(broker.url)
         task = await started(collector.watcher)
-        async with connect(parse_broker_url(broker.url)) as client:
-            for payload in (b"", b"\xff", b"{}", b"[" * 10_000):
+        good = spot_event(SpotMessage.of(spot(0), SAID)).json()
+        envelope = b'{"specversion": "1.0", "data": %s}'
+        async with aiomqtt.Client("127.0.0.1", parse_broker_url(broker.url).port) as client:
+            for payload in (b"", b"\xff", b"{}", b"[" * 10_000, envelope % b"{}", good.replace("1.0", "2.0").encode()):
                 await client.publish("touchline/main/spots", payload, qos=1)
-            for payload in (b"online", b"[]", b'{"state": "online"}', b'{"state":"online","stream":[],"run":1}'):
+            states = (b'{"state": "online"}', b'{"state":"online","stream":[],"run":1}', b'"online"')
+            for payload in (b"online", b"[]", *(envelope % state for state in states)):
                 await client.publish("touchline/main/status", payload, qos=1)
-            await client.publish("touchline/main/spots", spot_to_json(spot(0), SAID), qos=1)
+            await client.publish("touchline/main/spots", good, qos=1)
         await collector.has(1)
         await ended(task)
     assert collector.ids == ["0"]
-    assert caplog.text.count("was passed over") == 7
+    assert caplog.text.count("was passed over") == 10
 
 
 async def test_only_the_asked_stream_is_shown_and_without_one_all_are() -> None:
@@ -227,10 +263,8 @@ async def test_only_the_asked_stream_is_shown_and_without_one_all_are() -> None:
         one, every = Collector(broker.url, "b"), Collector(broker.url, None)
         tasks = [await started(one.watcher), await started(every.watcher)]
         for name in ("a", "b"):
-            publisher = Publisher(broker.url, name)
-            await publisher.start()
-            publisher.say(spot(0, id=name, stream=name))
-            await publisher.stop()
+            async with streaming(broker.url, name) as streamer:
+                await streamer.say(spot(0, id=name, stream=name))
         await every.has(2)
         await one.has(1)
         for task in tasks:
@@ -248,10 +282,8 @@ async def test_a_broker_that_comes_later_is_waited_for() -> None:
     task = await started(collector.watcher, until_stopped=True)
     async with EmbeddedBroker(port=parse_broker_url(broker.url).port):
         await asyncio.sleep(0.6)
-        publisher = Publisher(broker.url, "main")
-        await publisher.start()
-        publisher.say(spot(0))
-        await publisher.stop()
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0))
         async with asyncio.timeout(10):
             await task
     assert collector.ids == ["0"]
@@ -263,10 +295,8 @@ async def test_a_broker_that_goes_and_returns_is_subscribed_to_again() -> None:
         task = await started(collector.watcher)
     async with EmbeddedBroker(port=parse_broker_url(broker.url).port):
         await asyncio.sleep(0.6)
-        publisher = Publisher(broker.url, "main")
-        await publisher.start()
-        publisher.say(spot(0))
-        await publisher.stop()
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0))
         await collector.has(1)
         await ended(task)
 
@@ -303,36 +333,30 @@ async def test_a_bad_url_is_a_usage_error() -> None:
 
 async def test_a_run_that_stopped_long_ago_does_not_end_the_watch() -> None:
     async with EmbeddedBroker() as broker:
-        old = Publisher(broker.url, "main")
-        await old.start()
-        await old.stop({"seconds": 1})
+        async with streaming(broker.url, seconds=1):
+            pass
         collector = Collector(broker.url)
         task = await started(collector.watcher, until_stopped=True)
         assert not task.done()
-        new = Publisher(broker.url, "main")
-        await new.start()
-        new.say(spot(0))
-        await new.stop({"seconds": 2})
+        async with streaming(broker.url, run="2", seconds=2) as streamer:
+            await streamer.say(spot(0))
         async with asyncio.timeout(10):
             await task
         assert collector.ids == ["0"]
-        assert collector.watcher.status["main"]["seconds"] == 2
+        assert collector.watcher.status["main"]["statistics"] == {"seconds": 2}
 
 
 async def test_a_run_that_broke_off_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     async with EmbeddedBroker() as broker:
         collector = Collector(broker.url)
         task = await started(collector.watcher, until_stopped=True)
-        first = Publisher(broker.url, "main")
-        await first.start()
-        (inside,) = (t for t in asyncio.all_tasks() if t.get_name() == "touchline-publisher")
-        inside.cancel()
-        await asyncio.sleep(0.3)
+        with suppress(ZeroDivisionError):
+            async with streaming(broker.url):
+                raise ZeroDivisionError
+        await until(lambda: "is gone" in caplog.text)
         assert not task.done()
-        assert "is gone" in caplog.text
-        second = Publisher(broker.url, "main")
-        await second.start()
-        await second.stop()
+        async with streaming(broker.url, run="2"):
+            pass
         async with asyncio.timeout(10):
             await task
 
@@ -341,12 +365,85 @@ async def test_without_a_stream_the_watch_ends_when_all_have_stopped() -> None:
     async with EmbeddedBroker() as broker:
         collector = Collector(broker.url, None)
         task = await started(collector.watcher, until_stopped=True)
-        publishers = [Publisher(broker.url, name) for name in ("a", "b")]
-        for publisher in publishers:
-            await publisher.start()
-        await publishers[0].stop()
-        await asyncio.sleep(0.2)
-        assert not task.done()
-        await publishers[1].stop()
+        async with streaming(broker.url, "a"):
+            async with streaming(broker.url, "b"):
+                pass
+            await asyncio.sleep(0.2)
+            assert not task.done()
         async with asyncio.timeout(10):
             await task
+
+
+# Sessions, and brokers that are careful
+
+
+async def session(url: str, *options: str, count: int) -> list[str]:
+    """Return the ids that `touchline watch --session` prints, of so many words."""
+    console = plain()
+    task = asyncio.create_task(
+        watch(arguments(url, "--stream", "main", "--session", "me", "--json", *options), console)
+    )
+    await until(lambda: task.done() or len(printed(console)) >= count)
+    await asyncio.sleep(0.2)
+    await ended(task)  # type: ignore[arg-type]
+    return [json.loads(text)["id"] for text in printed(console)]
+
+
+async def test_a_session_shows_what_was_said_while_it_was_away(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as broker:
+        assert await session(broker.url, count=0) == []
+        async with streaming(broker.url) as streamer:
+            await streamer.say(*map(spot, range(100)))
+        assert await session(broker.url, count=100) == [str(n) for n in range(100)]
+        assert await session(broker.url, count=0) == []
+
+
+async def test_a_session_outlives_the_broker(tmp_path: Path) -> None:
+    with mosquitto(tmp_path, persistent=True) as broker:
+        await session(broker.url, count=0)
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0), spot(0, state="provisional", revision=2), spot(1))
+        broker.stop()
+        broker.start()
+        assert await session(broker.url, count=2) == ["0", "1"]
+
+
+async def test_a_session_that_now_wants_final_words_alone_gets_no_other(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as broker:
+        await session(broker.url, count=0)
+        task = asyncio.create_task(session(broker.url, "--final", count=1))
+        await asyncio.sleep(0.3)
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(1, state="provisional"), spot(0))
+        assert await task == ["0"]
+
+
+async def test_a_broker_that_asks_who_we_are_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates by options; a password, which others must not read, by the environment."""
+    authority = Authority(tmp_path)
+    ours = authority.client("me")
+    wanted = (f"cafile {authority.ca}", "require_certificate true")
+    with mosquitto(tmp_path, *wanted, tls=authority.server()) as broker:
+        files = ("--mqtt-ca", str(authority.ca), "--mqtt-cert", str(ours.cert), "--mqtt-key", str(ours.key))
+        assert await session(broker.url, *files, count=0) == []
+        with pytest.raises(DeliveryError, match="give --mqtt-cert and --mqtt-key"):
+            await watch(arguments(broker.url, "--mqtt-ca", str(authority.ca)), plain())
+    monkeypatch.setenv("TOUCHLINE_MQTT_PASSWORD_FILE", str(tmp_path / "missing"))
+    with pytest.raises(UsageError, match="TOUCHLINE_MQTT_PASSWORD_FILE"):
+        await watch(arguments(broker.url), plain())
+
+
+async def test_a_topic_that_may_not_be_read_is_one_sentence() -> None:
+    async def forbid(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(bytes([0x20, 3, 0, 0, 0]))
+        subscribe = await reader.read(1000) or bytes(4)
+        writer.write(bytes([0x90, 6, subscribe[2], subscribe[3], 0, 1, 1, 135]))
+        await reader.read(1000)
+        writer.close()
+
+    async with await asyncio.start_server(forbid, "127.0.0.1", 0) as server:
+        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(DeliveryError, match=r": not authorised to read touchline/\+/status\.$"):
+            await watch(arguments(url), plain())
+    await asyncio.sleep(0.05)

@@ -11,7 +11,7 @@ import pytest
 
 from engines.errors import DataError, UsageError
 from engines.labels import SOCCERNET_LABELS
-from streamer.results import zip_results
+from streamer.files.results import zip_results
 from training.data.results import LABELS_NAME, RESULTS_NAME, find_matches, read_predictions, read_truth
 from training.evaluate import add_arguments, run
 

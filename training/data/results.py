@@ -2,7 +2,7 @@
 
 In: `Labels-v2.json` and `results_spotting.json`, alone or in SoccerNet's tree `<root>/<league>/<season>/<match>/`. Out:
 `Truth` and `Predictions`. Promise: what the SoccerNet package reads is read alike, in the file's order; what it would
-stumble over is a DataError of one sentence. Results are written by `streamer.results`.
+stumble over is a DataError of one sentence. Results are written by `streamer.files.results`.
 """
 
 import json

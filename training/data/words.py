@@ -135,7 +135,7 @@ class Word(BaseModel):
 
     @property
     def position_ms(self) -> int:
-        """Where it puts the spot, as `streamer.results` writes it."""
+        """Where it puts the spot, as `streamer.files.results` writes it."""
         return round(self.media_time * 1000)
 
     def said_ms(self, clock: SaidClock) -> int:

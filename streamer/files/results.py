@@ -1,17 +1,20 @@
-"""SoccerNet's `results_spotting.json`, written whole or not at all; and every word of a run, line by line."""
+"""`.json`: SoccerNet's `results_spotting.json`, of one match or a tree of them."""
 
 import json
 import zipfile
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TextIO
 
 from engines.decider import Spot
 from engines.errors import DataError
-from streamer.payload import spot_to_json
+from streamer.files.writing import WholeFile, write_whole
 
 RESULTS_NAME = "results_spotting.json"
+
+
+def results_file(path: Path, stream: str) -> WholeFile:
+    """Return a file in SoccerNet's format."""
+    return WholeFile(path, lambda _info, spots: results_text(spots, stream))
 
 
 def write_results(path: Path, spots: Sequence[Spot], name: str) -> None:
@@ -25,15 +28,15 @@ def write_results(path: Path, spots: Sequence[Spot], name: str) -> None:
     Raises:
         DataError: the file cannot be written.
     """
+    write_whole(path, results_text(spots, name))
+
+
+def results_text(spots: Sequence[Spot], name: str) -> str:
+    """Return what write_results writes."""
     confirmed = [spot for spot in spots if spot.state == "confirmed"]
     ordered = sorted(confirmed, key=lambda s: (s.half, s.media_time, s.label))
     content = {"UrlLocal": name, "predictions": [_prediction(spot) for spot in ordered]}
-    try:
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from error
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _prediction(spot: Spot) -> dict[str, str]:
@@ -45,46 +48,6 @@ def _prediction(spot: Spot) -> dict[str, str]:
         "half": str(spot.half),
         "confidence": f"{spot.confidence:.6f}",
     }
-
-
-class WordsFile:
-    """Every word of a run, one JSON object a line; each is in the file when it has been said."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: TextIO | None = None
-
-    def open(self) -> None:
-        """Begin the file, once: what an earlier run left is gone.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-        try:
-            self._file = self._file or self._path.open("w", encoding="utf-8", buffering=1)
-        except (OSError, ValueError) as error:
-            raise _unwritable(self._path, error) from error
-
-    def say(self, spot: Spot, said: datetime) -> None:
-        """Write a word.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-        assert self._file is not None
-        try:
-            self._file.write(spot_to_json(spot, said) + "\n")
-        except OSError as error:
-            raise _unwritable(self._path, error) from error
-
-    def close(self) -> None:
-        """End the file, if there is one."""
-        if self._file is not None:
-            self._file.close()
-
-
-def _unwritable(path: Path, error: OSError | ValueError) -> DataError:
-    return DataError(f"{path}: the results cannot be written ({getattr(error, 'strerror', None) or error}).")
 
 
 def zip_results(folder: Path, out: Path) -> list[str]:
