@@ -6,7 +6,8 @@
 # make bundle  train the shipped bundle again: make bundle DATA=…     (about an hour on two cores)
 # make results train every model of both papers: make results DATA=…  (about an hour on two cores)
 # make latency what a deadline costs in accuracy: make latency DATA=…  (about an hour on two cores)
-# make contract writes docs/asyncapi.json and docs/schemas from the code
+# make contract     docs/asyncapi.json and docs/schemas, from the code's types
+# make screenshots  the pictures of dashboard and overlay in docs/, from a real run   (about two minutes)
 
 PYTHON ?= python3
 SPEED ?= 1
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup train-setup demo test check bundle results latency contract clean
+.PHONY: help setup train-setup demo test screenshots check bundle results latency contract clean
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +47,9 @@ demo: setup
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+screenshots: $(VENV)/.dev
+	@TOUCHLINE_SCREENSHOTS=docs $(BIN)/python -m pytest -q -rP tests/end_to_end/test_video_to_pixels.py --timeout 240
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -153,11 +153,11 @@ async def publishing(url: str, state: Path) -> AsyncIterator[tuple[Outbox, Publi
     outbox = Outbox(state)
     await outbox.open()
     config = MqttConfig(url=url, timeout_s=TIMEOUT_S)
-    publisher = Publisher(parse_broker_url(url), "main", outbox, config)
-    await publisher.start(status("online", publisher.run_id), patient=True)
+    publisher = Publisher(parse_broker_url(url), "main", outbox, config, run="r")
+    await publisher.start(status("online", "r"), patient=True)
     try:
         yield outbox, publisher
-        await publisher.stop(status("stopped", publisher.run_id), 120.0)
+        await publisher.stop(status("stopped", "r"), 120.0)
     finally:
         await outbox.close()
 

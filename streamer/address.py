@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from engines.errors import UsageError
+from streamer import logs
 from streamer.config import MqttConfig
 
 log = logging.getLogger("touchline.mqtt")
@@ -22,7 +23,7 @@ USER, PASSWORD, PASSWORD_FILE = "TOUCHLINE_MQTT_USER", "TOUCHLINE_MQTT_PASSWORD"
 """Of the environment."""
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-_FORM = "mqtt://[user:password@]host[:port], or mqtts:// for TLS"
+_FORM = "mqtt://host[:port], or mqtts:// for TLS"  # with an @ in it, what shows no credentials would cut it
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,12 @@ def parse_broker_url(url: str) -> BrokerAddress:
     with suppress(ValueError):  # whose text would quote the URL
         address = _address(url)
     if address is None:
-        raise UsageError(f"The broker's URL is not of the form {_FORM} (special characters percent-encoded).")
+        raise UsageError(f"The broker's URL is not of the form {_FORM}; {USER} and {PASSWORD} say who we are.")
     return address
 
 
 def address_of(config: MqttConfig, environ: Mapping[str, str]) -> BrokerAddress:
-    """Return where a broker is and who we are to it, checked as far as that goes without it.
+    """Return where a broker is and who we are to it, checked as far as that goes without it; hide the password.
 
     Args:
         config: the URL, whose own credentials win, and the files for TLS.
@@ -120,6 +121,7 @@ def address_of(config: MqttConfig, environ: Mapping[str, str]) -> BrokerAddress:
         )
     user = address.user or environ.get(USER) or None
     password = address.password or _password(environ)
+    logs.hide(password or "")
     if password is not None and user is None:
         raise UsageError(f"There is a password for the broker but no user; set {USER}.")
     if (config.ca or config.cert or config.key) and not address.tls:

@@ -17,7 +17,7 @@ from streamer import logs, runs
 from streamer.redact import printable, redact
 
 INTERRUPTED, BUG = 130, 70
-SECRETS = ("TOUCHLINE_TOKEN", "TOUCHLINE_MQTT_PASSWORD")
+SECRETS = ("TOUCHLINE_TOKEN", "TOUCHLINE_PAGES_TOKEN", "TOUCHLINE_MQTT_PASSWORD")
 """Variables whose values are never shown."""
 
 

@@ -9,6 +9,9 @@ from streamer.address import BrokerAddress
 from streamer.redact import redact
 
 _NOT_AUTHORISED = {134, 135}  # MQTT 5's codes: a wrong user or password, and one who may not
+TAKEN_OVER = 142
+"""MQTT 5's code of a connection that ended because another came to the broker with our name."""
+_NO_REASON = 128
 _UNKNOWN_AUTHORITY = {18, 19, 20, 21}  # OpenSSL's codes
 
 
@@ -38,6 +41,20 @@ def why_refused(
     if code in _NOT_AUTHORISED:
         return ConnectFault(f"{address}: not authorised {what}.", permanent=True)
     return ConnectFault(f"{address}: the broker refused ({text}).")
+
+
+def why_lost(address: BrokerAddress, code: int | None, text: str = "") -> ConnectFault:
+    """Return what the end of a connection means.
+
+    Args:
+        address: where the broker is.
+        code: MQTT 5's reason code, if it gave one.
+        text: the same in words.
+    """
+    if code == TAKEN_OVER:  # two that take it from each other would do so for ever
+        return ConnectFault(f"{address}: another watch uses this session; give another --session name.", permanent=True)
+    reason = f" ({text})" if code is not None and code != _NO_REASON else ""
+    return ConnectFault(f"{address}: the connection was lost{reason}.")
 
 
 def why_not_connected(address: BrokerAddress, cause: BaseException | None) -> ConnectFault:

@@ -7,6 +7,7 @@ state folder) before anybody hears of it, and stays there until the broker has a
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -16,14 +17,18 @@ from streamer.broker import EmbeddedBroker
 from streamer.config import MqttConfig, OutputConfig
 from streamer.mqtt import address_of
 from streamer.outbox import Mark, Outbox, OutboxObserver
-from streamer.payload import AnswerMessage, ClockMessage, Message, SpotMessage, StatusMessage
+from streamer.payload import AnswerMessage, ClockMessage, Health, Message, SpotMessage, StatusMessage
 from streamer.publisher import Observer, Publisher
 from streamer.timeline import Anchor
 
 log = logging.getLogger("touchline")
 
-_DESK, _BROKER = "desk", "broker"
-"""What is remembered from one run to the next: what was commanded, and which broker was there."""
+_DESK, _BROKER, _CLIENT = "desk", "broker", "client"
+"""What is remembered from one run to the next: what was commanded, which broker was there, and who we are to it."""
+
+
+_FILLING = 0.5
+"""From this share of the outbox on, its health says so."""
 
 
 class Delivery:
@@ -32,16 +37,26 @@ class Delivery:
     Args:
         config: where words go.
         stream: the broadcast's name.
+        run: tells this run of the stream from others.
         on_outbox: told how the outbox does.
         on_broker: told how the broker does.
+        fail: told if the publisher dies of a bug.
 
     Attributes:
         outbox: what waits, and what outlives the run; from `open` on.
     """
 
-    def __init__(self, config: OutputConfig, stream: str, on_outbox: OutboxObserver, on_broker: Observer) -> None:
-        self._config, self._stream = config, stream
-        self._on_outbox, self._on_broker = on_outbox, on_broker
+    def __init__(
+        self,
+        config: OutputConfig,
+        stream: str,
+        run: str,
+        on_outbox: OutboxObserver,
+        on_broker: Observer,
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self._config, self._stream, self._run = config, stream, run
+        self._on_outbox, self._on_broker, self._fail = on_outbox, on_broker, fail
         self._mqtt: MqttConfig | None = None
         self._publisher: Publisher | None = None
         self.outbox: Outbox | None = None
@@ -81,19 +96,49 @@ class Delivery:
         if self._mqtt is None or self.outbox is None:
             return
         address = address_of(self._mqtt, os.environ)
-        commands = obey if self._mqtt.commands else None
-        publisher = Publisher(address, self._stream, self.outbox, self._mqtt, observer=self._on_broker, obey=commands)
         known = self.outbox.remembered.get(_BROKER) == str(address)
-        await publisher.start(status, patient=known)
-        self._publisher = publisher
-        if publisher.connected:
+        self._publisher = Publisher(
+            address,
+            self._stream,
+            self.outbox,
+            self._mqtt,
+            observer=self._on_broker,
+            obey=obey if self._mqtt.commands else None,
+            fail=self._fail,
+            run=self._run,
+            client=await self._client(self.outbox),
+        )
+        await self._publisher.start(status, patient=known)
+        if self._publisher.connected:
             await self.outbox.remember(_BROKER, str(address))
             log.info("publishing to %s", address)
+
+    async def _client(self, outbox: Outbox) -> str | None:
+        """Return who we are to the broker, in all runs with this state."""
+        if outbox.path is None:
+            return None
+        client = outbox.remembered.get(_CLIENT) or secrets.token_hex(6)
+        await outbox.remember(_CLIENT, client)
+        return client
 
     @property
     def connected(self) -> bool | None:
         """Whether the broker is connected; None if there is none."""
         return self._publisher.connected if self._publisher is not None else None
+
+    def health(self, held_up: int) -> dict[str, Health]:
+        """Return how outbox and broker do, if there are any.
+
+        Args:
+            held_up: words that wait for the disk longer than they should.
+        """
+        if self.outbox is None or self._mqtt is None:
+            return {}
+        health = {"outbox": _slow(held_up) if held_up else _outbox_health(self.outbox)}
+        if self._publisher is not None:
+            reason = None if self._publisher.connected else "the broker is not connected; spots wait for it"
+            health["broker"] = Health(state="warning" if reason else "ok", reason=reason)
+        return health
 
     @property
     def with_scores(self) -> bool:
@@ -102,8 +147,9 @@ class Delivery:
 
     @property
     def commanded(self) -> str | None:
-        """What was commanded in an earlier run."""
-        return self.outbox.remembered.get(_DESK) if self.outbox is not None else None
+        """What was commanded in an earlier run, if commands are obeyed in this one."""
+        obeys = self.outbox is not None and self._mqtt is not None and self._mqtt.commands
+        return self.outbox.remembered.get(_DESK) if self.outbox is not None and obeys else None
 
     async def remember_commands(self, text: str) -> None:
         """Keep what is commanded for the next run."""
@@ -120,7 +166,7 @@ class Delivery:
 
     def standing(self) -> list[SpotMessage]:
         """Return what an earlier run said provisionally, and then no more of."""
-        return self.outbox.standing if self.outbox is not None else []
+        return self.outbox.standing if self.outbox is not None and self._publisher is not None else []
 
     async def put(self, words: Sequence[SpotMessage], mark: Mark | None) -> None:
         """Take words, and where the stream's clock is; they are stored when this returns."""
@@ -157,3 +203,17 @@ class Delivery:
         """
         if self._publisher is not None and self._mqtt is not None:
             await self._publisher.stop(status, self._mqtt.stop_timeout_s)
+
+
+def _slow(words: int) -> Health:
+    return Health(state="warning", reason=f"the disk does not answer; {words} words wait for it")
+
+
+def _outbox_health(outbox: Outbox) -> Health:
+    if outbox.fault is not None:
+        return Health(state="failed", reason=outbox.fault)
+    if outbox.dropped:
+        return Health(state="warning", reason=f"the outbox was full; the oldest {outbox.dropped} spots were dropped")
+    if outbox.pending > _FILLING * outbox.capacity:
+        return Health(state="warning", reason=f"{outbox.pending} spots wait; the outbox takes {outbox.capacity}")
+    return Health(state="ok")

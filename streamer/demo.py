@@ -48,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
     pages = _free_port()
     broker = ["--broker", "--broker-port", str(port), "--serve", str(pages), "--quiet"]
     watch = ["watch", f"mqtt://127.0.0.1:{port}", "--stream", "demo", "--until-stopped"]
-    print(f"Watch it at http://127.0.0.1:{pages}/ (what goes on air: http://127.0.0.1:{pages}/overlay)\n", flush=True)
+    address = f"http://127.0.0.1:{pages}"
+    print(f"Watch it at {address}/ as long as it plays; what goes on air: {address}/overlay\n", flush=True)
     summary = ["--wait", str(_BROKER_WAIT_S), "--summary", str(args.labels)]
-    return run_both([*touchline, *live, *broker], [*touchline, *watch, *summary])
+    with tempfile.TemporaryDirectory() as clips:
+        return run_both([*touchline, *live, *broker, "--clips", clips], [*touchline, *watch, *summary])
 
 
 def run_both(streamer: Sequence[str], watcher: Sequence[str], patience_s: float = _PATIENCE_S) -> int:

@@ -29,7 +29,7 @@ from streamer.address import address_of as address_of
 from streamer.address import parse_broker_url as parse_broker_url
 from streamer.cloudevents import CONTENT_TYPE, Event
 from streamer.connect_fault import ConnectFault as ConnectFault
-from streamer.connect_fault import why_not_connected, why_refused
+from streamer.connect_fault import why_lost, why_not_connected, why_refused
 from streamer.topics import Topics as Topics
 from streamer.topics import topics as topics
 
@@ -225,8 +225,7 @@ class Connection:
         """Return in one sentence why it does not go on."""
         loss = self._loss.exception() if self._loss.done() and not self._loss.cancelled() else None
         code = getattr(loss, "rc", None)
-        reason = f" ({code})" if isinstance(code, ReasonCode) and code.value != _REFUSED else ""  # which says nothing
-        return ConnectFault(f"{self._address}: the connection was lost{reason}.")
+        return why_lost(self._address, code.value if isinstance(code, ReasonCode) else None, f"{code}")
 
     def _silence(self, timeout_s: float) -> ConnectFault:
         return ConnectFault(f"{self._address}: no answer within {timeout_s:g} s.")

@@ -3,8 +3,10 @@
 In: words, in the order in which they were said. Out: final words by sequence, until they are removed. Promise: what
 `put` has returned from is on the disk, synced, and survives a kill or a power cut. Bound: at most `capacity` final
 words; then the oldest are dropped, counted and said. A disk that fails stops nothing: what it does not take is kept in
-memory, in the same order and bound, and written when it works again. A sequence never comes twice, but after a run that
-ended while the disk failed.
+memory, in the same order and bound, and written when it works again; a disk that fails at the start is no different. A
+sequence never comes twice, but after a run that ended while the disk failed. Where the past is lost (a damaged file was
+set aside, or could not be read at the start), sequences and epochs leap ahead instead of beginning anew: they go on
+from what the wall clock gives, which no earlier run can have used.
 """
 
 import asyncio
@@ -14,14 +16,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from streamer.outbox_file import MARK, REMEMBERED, STANDING, OutboxFile
+from streamer.outbox_file import BEGINNING_UTC, MARK, REMEMBERED, STANDING, OutboxFile
 from streamer.payload import SpotMessage, utc_text
 
 log = logging.getLogger("touchline.outbox")
@@ -112,8 +114,10 @@ class Outbox:
     async def open(self) -> None:
         """Read what an earlier run left; the file is this run's until it is closed, or the process ends in any way.
 
+        A disk that is full, fails or is read-only is a `fault`, and every change tries the file again.
+
         Raises:
-            DeliveryError: it is in use, no outbox, of a newer version, or cannot be written; in one sentence.
+            DeliveryError: it is in use, no outbox, of a newer version, or may not be written; in one sentence.
         """
         self._thread = ThreadPoolExecutor(1, "touchline-outbox")
         try:
@@ -127,7 +131,12 @@ class Outbox:
         self.standing = [message for message in standing if message is not None]
         self.mark = _mark(kept[MARK, ""]) if (MARK, "") in kept else None
         if self._observer is not None and self.path is not None:
-            self._observer.on_durable(True)
+            self._told_fault = self.fault or ""
+            self._observer.on_durable(self.fault is None)
+        if self._file.is_cut_off:
+            now_utc = datetime.now(UTC)
+            self.mark = Mark(int((now_utc - BEGINNING_UTC).total_seconds() / 60), 0, None, now_utc)
+            await self.note(self.mark)
         self._tell()
 
     async def close(self) -> None:
@@ -159,7 +168,11 @@ class Outbox:
         await self._save(partial(self._file.keep, (REMEMBERED, key), value))
 
     async def after(self, sequence: int, limit: int) -> list[Delivery]:
-        """Return the oldest final words that wait behind a sequence, in order; at most `limit`."""
+        """Return the oldest final words that wait behind a sequence, in order; at most `limit`.
+
+        No word while `pending` counts some: the disk cannot be read now; ask again. If words of an earlier run come to
+        light, since the disk works again, they come first, whatever their sequence.
+        """
         rows = await self._do(partial(self._file.after, sequence, limit))
         found = [(number, _message(text)) for number, text in rows]
         unread = [number for number, message in found if message is None]

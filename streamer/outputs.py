@@ -1,39 +1,36 @@
 """Where words go: broker, pages, files, screen, counters. On the event loop; nothing here makes the middle wait.
 
-A word is stored before anybody hears it: in the outbox, if a broker is to have it, and in the files. Its order is the
-same everywhere.
+A word that a broker is to have is in the outbox before anybody hears it. Words keep their order everywhere.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from engines.bundle import Bundle
 from engines.decider import Spot
-from engines.errors import DataError
+from engines.errors import DeliveryError
 from engines.second import FORCED, RESTARTED
 from streamer.config import MqttConfig, RunConfig
 from streamer.delivery import Delivery
 from streamer.desk import Desk
 from streamer.feed import Advanced
-from streamer.files.opening import out_file
-from streamer.files.writing import OutFile
+from streamer.files.run_files import RunFiles
 from streamer.ingest.clips import spot_id_of
 from streamer.ingest.messages import ClipDone, Opened, SourceChanged
 from streamer.metrics import Metrics
 from streamer.outbox import Mark
 from streamer.pages.hub import Hub
-from streamer.payload import AnswerMessage, ClipMessage, SpotMessage, StatusMessage
+from streamer.payload import AnswerMessage, ClipMessage, Health, SpotMessage, StatusMessage
 from streamer.progress import Progress
 from streamer.redact import printable
-from streamer.reports import Reports
+from streamer.reports import VERSION, Reports
 from streamer.sources.base import StreamInfo
 from streamer.timeline import Anchor
 from streamer.web import serve
@@ -41,6 +38,10 @@ from streamer.web import serve
 log = logging.getLogger("touchline")
 
 _TICK_S = 1.0
+_AGAIN_TICKS = 60
+"""The status is told again so often, whoever may have overwritten it: the will of a run that died, for instance."""
+_SLOW_DISK_S, _DISK_S = 2.0, 20.0
+"""After so long the disk counts as slow; and so long it is waited for at the end."""
 
 
 class Screen(Protocol):
@@ -83,19 +84,20 @@ class Outputs:
     ) -> None:
         self._config, self._bundle, self._screen, self._fail = config, bundle, screen, fail
         self._metrics, self._progress = metrics, progress
-        self._latest_s = _latest_s(config, bundle)
-        self._files = [out_file(path, config.stream) for path in config.output.files]
-        self._delivery = Delivery(config.output, config.stream, metrics, self)
+        self._files = RunFiles(config.output.files, config.stream, live=config.ingest.live)
+        self._run = secrets.token_hex(6)
+        self._delivery = Delivery(config.output, config.stream, self._run, metrics, self, fail)
         self.desk = Desk({label: d.threshold for label, d in bundle.manifest.decision.items()})
         self.hub: Hub | None = None
-        self._run = secrets.token_hex(6)
         self._reports = Reports(config.stream, self._run, bundle, self.desk, progress)
+        self._latest_s = _latest_s(config, self._reports.deadline_s)
         self._last_status: StatusMessage | None = None
         self._newest: Advanced | None = None
         self._continues = False  # whether media time goes on over runs: a live stream's does
         self._said: list[tuple[Spot, datetime]] = []  # what is not stored, and so not told, yet
         self._mark: Mark | None = None
         self._wake, self._stopping = asyncio.Event(), False
+        self._storing, self._storing_since_s = 0, 0.0  # words that are being stored now, and since when
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Beginning and end
@@ -107,16 +109,18 @@ class Outputs:
             TouchlineError: something cannot be started or reached.
         """
         output = self._config.output
-        deadlines_s = _deadlines_s(self._bundle)
-        self._metrics.describe(version("touchline"), self._bundle.name, self._reports.promise_s, deadlines_s)
+        reports = self._reports
+        self._metrics.describe(VERSION, self._bundle.name, reports.promise_s, reports.deadline_s)
         await self._delivery.open(stack)
         self.desk.recall(self._delivery.commanded)
+        if self.desk.paused or self.desk.muted or self.desk.thresholds:
+            log.warning("what was commanded in an earlier run still holds: %s", self.desk.as_text())
         if output.serve is not None:
-            self.hub = Hub(self._hello())
+            self.hub = Hub(self._reports.hello(live=self._config.ingest.live, clips=self._config.clips is not None))
             clips = self._config.clips.folder if self._config.clips is not None else None
             url = await stack.enter_async_context(serve(output.serve, self._metrics, self.not_ready, self.hub, clips))
             log.info("dashboard at %s/, overlay at %s/overlay, metrics at %s/metrics", url, url, url)
-        await self._delivery.connect(self._status("online"), self._obey)
+        await self._delivery.connect(self._status(), self._obey)
         self._tell_status()
         self._begin(self._store_for_ever(), "touchline-store")
         self._ticking = self._begin(self._tick_for_ever(), "touchline-tick")
@@ -124,29 +128,41 @@ class Outputs:
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
 
-    async def stop(self) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let a bug in a task end the run, instead of vanishing."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._fail(error)
+
+    async def stop(self, reason: str | None = None) -> None:
         """Write and deliver what is pending.
+
+        Args:
+            reason: why the run ends, unless at the stream's own end.
 
         Raises:
             TouchlineError: something could not be written, or not be delivered in this run.
         """
         self._progress.open = False
         self._metrics.stream_up.set(0)
-        if self._progress.seconds:
-            log.info("%s", self._progress)
         self._stopping = True
         self._wake.set()
         self._ticking.cancel()
         if self._tasks:
-            await asyncio.wait(set(self._tasks))
-        stopped = self._status("stopped")
+            await asyncio.wait(set(self._tasks), timeout=_DISK_S)
+        if self._progress.seconds:
+            log.info("%s", self._progress)
+        if self._said or self._tasks:
+            raise DeliveryError("The disk does not answer, so the last words could not be stored, and were not said.")
+        stopped = self._reports.status("stopped", {}, reason)
         if self.hub is not None:
             self.hub.send("status", stopped)
         try:
-            await self._write(lambda file: file.close())
+            await self._files.close()
         finally:
             await self._delivery.stop(stopped)
 
@@ -174,8 +190,7 @@ class Outputs:
         self._continues = self._config.ingest.live and not opened.info.recording
         if self._continues:
             self._retract_standing()
-        for file in self._files:
-            file.begin(opened.info, opened.half)
+        self._files.begin(opened.info, opened.half)
         self._screen.opened(opened.half, opened.info)
 
     def changed(self, change: SourceChanged) -> None:
@@ -265,42 +280,23 @@ class Outputs:
             self._wake.clear()
             batch, self._said = self._said, []
             mark, self._mark = self._mark, None
-            messages = [SpotMessage.of(spot, said) for spot, said in batch]
+            self._storing, self._storing_since_s = len(batch), time.monotonic()
             try:
+                messages = [SpotMessage.of(spot, said) for spot, said in batch]
                 await self._delivery.put(messages, mark)
+                for (spot, said), message in zip(batch, messages, strict=True):
+                    self._tell(spot, said, message)
                 if batch:
-                    await self._write(partial(_say, words=batch))
+                    await self._files.say(batch)
             except Exception as fault:
                 self._fail(fault)
-            for (spot, said), message in zip(batch, messages, strict=True):
-                try:
-                    self._tell(spot, said, message)
-                except Exception as fault:
-                    self._fail(fault)
-
-    async def _write(self, write: Callable[[OutFile], None]) -> None:
-        """Have each file written, in a thread; one that cannot be holds up no other.
-
-        Raises:
-            DataError: the first one's.
-        """
-        faults: list[DataError] = []
-
-        def all_files() -> None:
-            for file in self._files:
-                try:
-                    write(file)
-                except DataError as fault:
-                    faults.append(fault)
-
-        if self._files:
-            await asyncio.to_thread(all_files)
-        if faults:
-            raise faults[0]
+            finally:
+                self._storing = 0
 
     def _tell(self, spot: Spot, said: datetime, message: SpotMessage) -> None:
         self._count(spot)
-        self._reports.said(spot)
+        if self._reports.said(spot) == 1:
+            self._tell_stats()  # so that pages need not wait for them
         self._delivery.deliver(message)
         if self.hub is not None:
             self.hub.send("spot", message)
@@ -336,19 +332,23 @@ class Outputs:
         while True:
             await asyncio.sleep(_TICK_S)
             ticks += 1
-            self._tell_status()
+            self._tell_status(again=ticks % _AGAIN_TICKS == 0)
             if ticks % round(mqtt.clock_s) == 0:
                 self._tell_clock()
             if ticks % round(mqtt.stats_s) == 0:
                 self._tell_stats()
 
-    def _status(self, state: Literal["online", "stopped"]) -> StatusMessage:
-        return self._reports.status(state, self._delivery.outbox, self._delivery.connected)
+    def _status(self) -> StatusMessage:
+        slow = self._storing and time.monotonic() - self._storing_since_s > _SLOW_DISK_S
+        health = self._delivery.health(len(self._said) + self._storing if slow else 0)
+        if self._files:
+            health["files"] = Health(state="failed" if self._files.fault else "ok", reason=self._files.fault)
+        return self._reports.status("online", health)
 
-    def _tell_status(self) -> None:
-        """Tell how the stream is, if that has changed."""
-        status, last = self._status("online"), self._last_status
-        if last is not None and status.model_copy(update={"at_utc": last.at_utc}) == last:
+    def _tell_status(self, *, again: bool = False) -> None:
+        """Tell how the stream is, if that has changed, or `again`."""
+        status, last = self._status(), self._last_status
+        if not again and last is not None and status.model_copy(update={"at_utc": last.at_utc}) == last:
             return
         self._last_status = status
         self._delivery.keep(status)
@@ -368,34 +368,9 @@ class Outputs:
         if self.hub is not None:
             self.hub.send("stats", stats)
 
-    def _hello(self) -> dict[str, object]:
-        """Return what a page must know of the run."""
-        manifest = self._bundle.manifest
-        return {
-            "stream": self._config.stream,
-            "run": self._run,
-            "bundle": self._bundle.name._asdict(),
-            "labels": list(manifest.labels),
-            "promise": self._reports.promise_s,
-            "deadline": _deadlines_s(self._bundle),
-            "clips": self._config.clips is not None,
-            "preview": True,
-            "live": self._config.ingest.live,
-            "version": version("touchline"),
-        }
 
-
-def _say(file: OutFile, words: Sequence[tuple[Spot, datetime]]) -> None:
-    for spot, said in words:
-        file.say(spot, said)
-
-
-def _deadlines_s(bundle: Bundle) -> dict[str, float]:
-    return {label: d.deadline_s for label, d in bundle.manifest.decision.items() if d.deadline_s is not None}
-
-
-def _latest_s(config: RunConfig, bundle: Bundle) -> dict[str, float]:
+def _latest_s(config: RunConfig, deadline_s: Mapping[str, float]) -> dict[str, float]:
     """Return the delay, compute included, after which a label's final word has missed its deadline; live only."""
     if not config.ingest.live:
         return {}
-    return {label: deadline_s + config.guard.missed_s for label, deadline_s in _deadlines_s(bundle).items()}
+    return {label: seconds + config.guard.missed_s for label, seconds in deadline_s.items()}

@@ -152,10 +152,12 @@ class StatusMessage(Message):
     stream: Stream
     run: Run
     state: Annotated[
-        Literal["online", "stopped", "offline"], Field(description="stopped: at its end; offline: lost, or broken off")
+        Literal["online", "stopped", "offline"],
+        Field(description="stopped: has ended in good order, at the stream's end or for `reason`; offline: lost"),
     ]
+    reason: Annotated[str | None, Field(description="why it has stopped, unless at the stream's own end")] = None
     at_utc: Annotated[Utc, Field(description="when this was said; of `offline`, when the streamer connected")]
-    health: Annotated[dict[str, Health], Field(description="by role: source, engines, outbox, broker")] = {}
+    health: Annotated[dict[str, Health], Field(description="by role: source, engines, outbox, broker, files")] = {}
     source: Annotated[dict[str, Any] | None, Field(description="the source's state, its cause and reason")] = None
     bundle: ScoredBy = None
     promise: Annotated[

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from engines.backends.base import Array, Engine
 from engines.bundle import Bundle, Manifest, open_bundle
 from engines.decider import Spot
-from engines.errors import SourceError
+from engines.errors import SourceError, TouchlineError
 from streamer.config import ClipConfig, IngestConfig, RunConfig
 from streamer.decision import decided, promise
 from streamer.feed import Advanced, Feed
@@ -70,12 +70,19 @@ class Pipeline:
         outputs = Outputs(self._config, bundle, self._screen, self.metrics, self.progress, self._fail)
         async with AsyncExitStack() as stack:
             await outputs.start(stack)
+            reason: str | None = "a fault of ours"
             try:
-                broken = await self._spot(bundle, outputs)
+                reason = await self._spot(bundle, outputs)
+                if reason:
+                    raise SourceError(reason)
+            except asyncio.CancelledError:
+                reason = "interrupted"
+                raise
+            except TouchlineError as error:
+                reason = str(error)
+                raise
             finally:
-                await asyncio.shield(outputs.stop())
-        if broken:
-            raise SourceError(broken)
+                await asyncio.shield(outputs.stop(reason))
 
     def _open_bundle(self) -> Bundle:
         config, bundle = self._config, open_bundle(self._config.bundle)

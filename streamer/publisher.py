@@ -10,7 +10,6 @@ them.
 import asyncio
 import logging
 import random
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ log = logging.getLogger("touchline.publisher")
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 30.0
 _PAGE = 64
 """Spots sent between two looks at the outbox; at most so many are sent again when a connection is lost."""
+_READ_AGAIN_S = 1.0
 _PASSING = 200
 """Messages that a slow connection may hold up; then the oldest is lost."""
 
@@ -57,9 +57,10 @@ class Publisher:
         config: how to publish.
         observer: is told how delivery goes, on the event loop.
         obey: takes a command's name and payload, and returns what became of it; None: commands are not heard.
-
-    Attributes:
-        run_id: tells this run of the stream from others.
+        fail: told if the publisher dies of a bug.
+        run: tells this run of the stream from others.
+        client: who we are to the broker, the same in all runs with a stream's state: then the broker ends what is left
+            of an earlier run's connection, and says its will, before it takes the new one. None: this run's own.
 
     Raises:
         UsageError: stream or prefix make no sense.
@@ -74,8 +75,11 @@ class Publisher:
         *,
         observer: Observer | None = None,
         obey: Callable[[str, bytes], AnswerMessage] | None = None,
+        fail: Callable[[Exception], None] = lambda _: None,
+        run: str,
+        client: str | None = None,
     ) -> None:
-        self.run_id = secrets.token_hex(6)
+        self._run_id, self._client, self._fail = run, client or run, fail
         self._address, self._stream, self._outbox, self._config = address, stream, outbox, config
         self._topics = topics(config.prefix, stream)
         self._observer, self._obey = observer, obey
@@ -111,7 +115,7 @@ class Publisher:
         longest_s = 2 * self._config.timeout_s
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(ready, patient), name="touchline-publisher")
-        self._task.add_done_callback(_log_a_bug)
+        self._task.add_done_callback(self._hear_of_a_bug)
         try:
             await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=longest_s)
             if self._task.done():
@@ -220,18 +224,23 @@ class Publisher:
         else:
             log.debug("%s", fault)
 
+    def _hear_of_a_bug(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception) and not isinstance(error, DeliveryError):
+            log.critical("the publisher has died; nothing more is delivered", exc_info=error)
+            self._fail(error)
+
     async def _deliver(self, ready: asyncio.Future[None]) -> None:
         """Connect, say what is kept, then publish until stopped or lost."""
-        offline = StatusMessage(stream=self._stream, run=self.run_id, state="offline", at_utc=datetime.now(UTC))
+        offline = StatusMessage(stream=self._stream, run=self._run_id, state="offline", at_utc=datetime.now(UTC))
         will = Will(self._topics.status, self._event("status", offline))
-        # Always the same identifier: the broker ends a half-dead connection, and says its will, before the new one.
-        identifier = f"touchline-{self.run_id}"
+        identifier = f"touchline-{self._client}"
         timeout_s = self._config.timeout_s
         async with connect(self._address, timeout_s=timeout_s, identifier=identifier, will=will) as connection:
             await self._listen(connection, first=not ready.done())
+            self._tell_connected(True)
             self._unsent = dict(self._kept)
             await self._send_kept(connection)
-            self._tell_connected(True)
             if ready.done():
                 log.info("%s: connected; %s pending.", self._address, _spots(self._outbox.pending))
             else:
@@ -277,10 +286,12 @@ class Publisher:
         while True:
             self._wake.clear()
             page = await self._outbox.after(last, _PAGE)
-            if not page and self._farewell is not None:
+            if not page and not self._outbox.pending and self._farewell is not None:
                 return
             if not page:
-                await self._wake.wait()
+                with suppress(TimeoutError):  # what waits and cannot be read now is looked for again
+                    async with asyncio.timeout(_READ_AGAIN_S if self._outbox.pending else None):
+                        await self._wake.wait()
                 continue
             try:
                 await connection.publish_many(self._items(page))
@@ -338,7 +349,7 @@ class Publisher:
 
     def _event(self, kind: str, message: Message) -> Event:
         self._events += 1
-        return event(kind, message, self._stream, datetime.now(UTC), f"{self.run_id}.{self._events}")
+        return event(kind, message, self._stream, datetime.now(UTC), f"{self._run_id}.{self._events}")
 
     async def _back_off(self, failures: int) -> None:
         """Wait before the next attempt: longer each time, never in step with others; short once stopping."""
@@ -369,11 +380,3 @@ class Publisher:
 
 def _spots(count: int) -> str:
     return f"{count} {'spot' if count == 1 else 'spots'}"
-
-
-def _log_a_bug(task: asyncio.Task[None]) -> None:
-    if task.cancelled():
-        return
-    error = task.exception()
-    if error is not None and not isinstance(error, DeliveryError):
-        log.critical("the publisher has died; nothing more is delivered", exc_info=error)

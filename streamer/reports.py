@@ -4,8 +4,10 @@ In: what was heard of the source, of the middle and of delivery. Out: messages, 
 """
 
 from collections import defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
@@ -29,12 +31,12 @@ from streamer.payload import (
 )
 from streamer.progress import Progress
 
+VERSION = version("touchline")
+
 _LATEST = 200
 """So many spots are in the statistics."""
 _SHEDDING_S = 30.0
 """So long after a second was shed, the engines' health says so."""
-_FILLING = 0.5
-"""From this share of the outbox on, its health says so."""
 
 
 class Reports:
@@ -54,54 +56,76 @@ class Reports:
         self._manifest = bundle.manifest
         promised_s = {label: bundle.manifest.promised_delay_s(label) for label in bundle.manifest.labels}
         self.promise_s = {label: delay_s for label, delay_s in promised_s.items() if delay_s != float("inf")}
+        decisions = bundle.manifest.decision.items()
+        self.deadline_s = {label: d.deadline_s for label, d in decisions if d.deadline_s is not None}
         self._latency: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LATEST))
         self._source: SourceChanged | None = None
         self._since = datetime.now(UTC)
         self._shed, self._shed_at = 0, datetime.min.replace(tzinfo=UTC)
 
+    def hello(self, *, live: bool, clips: bool) -> dict[str, object]:
+        """Return what a page must know of the run.
+
+        Args:
+            live: whether it is no replay.
+            clips: whether confirmed spots get clips.
+        """
+        return {
+            "stream": self._stream,
+            "run": self._run,
+            "bundle": self._bundle.model_dump(),
+            "labels": list(self._manifest.labels),
+            "promise": self.promise_s,
+            "deadline": self.deadline_s,
+            "clips": clips,
+            "preview": True,
+            "live": live,
+            "version": VERSION,
+        }
+
     def changed(self, change: SourceChanged) -> None:
         """Take how the source is."""
         self._source, self._since = change, datetime.now(UTC)
 
-    def said(self, spot: Spot) -> None:
-        """Take a word."""
+    def said(self, spot: Spot) -> int:
+        """Take a word; return how many confirmed ones are in the statistics."""
         if spot.state == "confirmed":
             for part, seconds in spot.latency.items():
                 self._latency[part].append(seconds)
             self._latency["total"].append(spot.delay_s + spot.latency.get("compute", 0.0))
+        return len(self._latency["total"])
 
     def published(self, duration_s: float) -> None:
         """Take how long a spot took to its acknowledgement."""
         self._latency["publish"].append(duration_s)
 
     def status(
-        self, state: Literal["online", "stopped", "offline"], outbox: Outbox | None, connected: bool | None
+        self, state: Literal["online", "stopped"], health: Mapping[str, Health], reason: str | None = None
     ) -> StatusMessage:
-        """Return how the stream is; `connected` is None where there is no broker."""
+        """Return how the stream is.
+
+        Args:
+            state: of the run.
+            health: of the parts that words go through on their way out.
+            reason: why it has stopped, unless at its own end.
+        """
         now, online = datetime.now(UTC), state == "online"
+        own = {"source": self._source_health(), "engines": self._engines_health(now)}
         return StatusMessage(
             stream=self._stream,
             run=self._run,
             state=state,
+            reason=reason,
             at_utc=now,
-            health=self._health(now, outbox, connected) if online else {},
+            health={**own, **health} if online else {},
             source=self._source_fields() if online else None,
             bundle=self._bundle,
             promise=self.promise_s,
             paused=self._desk.paused,
             muted=sorted(self._desk.muted),
             thresholds=dict(self._desk.thresholds),
-            statistics=self._statistics(outbox) if state == "stopped" else None,
+            statistics=self._progress.statistics() if state == "stopped" else None,
         )
-
-    def _health(self, now: datetime, outbox: Outbox | None, connected: bool | None) -> dict[str, Health]:
-        health = {"source": self._source_health(), "engines": self._engines_health(now)}
-        if outbox is not None:
-            health["outbox"] = _outbox_health(outbox)
-        if connected is not None:
-            reason = None if connected else "the broker is not connected; spots wait for it"
-            health["broker"] = Health(state="ok" if connected else "warning", reason=reason)
-        return health
 
     def _source_health(self) -> Health:
         change = self._source
@@ -162,24 +186,10 @@ class Reports:
             stream=self._stream,
             run=self._run,
             at_utc=datetime.now(UTC),
-            statistics=self._statistics(outbox),
+            statistics=self._progress.statistics(),
             latency={part: _percentiles(values) for part, values in self._latency.items() if values},
             outbox={"pending": outbox.pending, "dropped": outbox.dropped} if outbox is not None else {},
         )
-
-    def _statistics(self, outbox: Outbox | None) -> dict[str, float]:
-        lost = {"spots_lost": float(outbox.dropped)} if outbox is not None else {}
-        return {**self._progress.statistics(), **lost}
-
-
-def _outbox_health(outbox: Outbox) -> Health:
-    if outbox.fault is not None:
-        return Health(state="failed", reason=outbox.fault)
-    if outbox.dropped:
-        return Health(state="warning", reason=f"the outbox was full; the oldest {outbox.dropped} spots were dropped")
-    if outbox.pending > _FILLING * outbox.capacity:
-        return Health(state="warning", reason=f"{outbox.pending} spots wait; the outbox takes {outbox.capacity}")
-    return Health(state="ok")
 
 
 def _percentiles(values: "deque[float] | list[float]") -> Percentiles:

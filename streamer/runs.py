@@ -2,18 +2,24 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable
-from contextlib import nullcontext, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from engines.errors import UsageError
 from streamer.arguments import add_broker_options, add_input_option, seconds
 from streamer.config import ClipConfig, IngestConfig, MqttConfig, OutputConfig, RunConfig, ServeConfig, WatchConfig
 from streamer.decision import add_deadline
+
+log = logging.getLogger("touchline")
+
+Number = TypeVar("Number", int, float)
 
 _BUNDLE = Path("bundles/demo")
 _PATIENCE_S = 60.0
@@ -143,7 +149,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         type=_listen,
         metavar="[HOST:]PORT",
         help="serve the dashboard, /overlay, /metrics, /healthz and /readyz here: on loopback, unless HOST says "
-        "otherwise, which needs a token in the environment variable TOUCHLINE_TOKEN",
+        "otherwise, which needs a token in the environment variable TOUCHLINE_PAGES_TOKEN",
     )
     pages.add_argument("--overlay", type=Path, metavar="FILE", help="how the overlay looks (TOML; see docs/overlay.md)")
     add_input_option(parser)
@@ -214,9 +220,13 @@ def _run(args: argparse.Namespace, ingest: IngestConfig) -> int:
     from streamer.pipeline import Pipeline
     from streamer.screen import JsonScreen, TerminalScreen
 
-    for path in args.out:
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise UsageError(f"{path}: is a folder, or in none; give a file to write.")
+    _check_files(args.out, args.stream)
+    if args.overlay is not None:
+        from streamer.pages.overlay import read_overlay
+
+        if args.serve is None:
+            raise UsageError("--overlay says how a page looks that is not served; add --serve PORT.")
+        read_overlay(args.overlay)  # what is wrong with it is better said at once
     if args.clips is not None:
         _check_clips(args.clips, ingest)
     config = RunConfig(
@@ -230,25 +240,48 @@ def _run(args: argparse.Namespace, ingest: IngestConfig) -> int:
         provisional=not args.no_provisional,
         clips=ClipConfig(args.clips, args.clip_pre, args.clip_post) if args.clips is not None else None,
     )
-    screen = TerminalScreen() if sys.stdout.isatty() and not args.json else JsonScreen()
-    with screen if isinstance(screen, TerminalScreen) else nullcontext():
+    with TerminalScreen() if sys.stdout.isatty() and not args.json else JsonScreen(patient=not ingest.live) as screen:
         asyncio.run(_interruptible(Pipeline(config, screen).run()))
     return 0
 
 
 def _output(args: argparse.Namespace) -> OutputConfig:
-    mqtt = None
-    if args.mqtt is not None or args.broker:
-        files = (args.mqtt_ca, args.mqtt_cert, args.mqtt_key)
-        mqtt = MqttConfig(args.mqtt or "", args.prefix, *files, scores=args.scores, commands=args.commands)
+    mqtt = _mqtt(args)
     serve = None
     if args.serve is not None:
         host, port = args.serve
-        serve = ServeConfig(port, host, os.environ.get("TOUCHLINE_TOKEN") or None, args.overlay)
+        serve = ServeConfig(port, host, os.environ.get("TOUCHLINE_PAGES_TOKEN") or None, args.overlay)
     state = args.state
     if state is None and args.mqtt is not None:
         state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "touchline"
     return OutputConfig(mqtt, args.broker, args.broker_port, serve, tuple(args.out), state)
+
+
+def _mqtt(args: argparse.Namespace) -> MqttConfig | None:
+    files = (args.mqtt_ca, args.mqtt_cert, args.mqtt_key)
+    if args.mqtt is None and not args.broker:
+        if args.scores or args.commands or any(files):
+            raise UsageError("--scores, --commands and --mqtt-… are about a broker; add --mqtt URL, or --broker.")
+        return None
+    mqtt = MqttConfig(args.mqtt or "", args.prefix, *files, scores=args.scores, commands=args.commands)
+    if args.mqtt is not None:
+        from streamer.mqtt import address_of
+
+        address_of(mqtt, os.environ)  # what is wrong with it is better said at once
+    return mqtt
+
+
+def _check_files(paths: Sequence[Path], stream: str) -> None:
+    from streamer.files.opening import out_file
+
+    named = set()
+    for path in paths:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: is a folder, or in none; give a file to write.")
+        if path.absolute() in named:
+            raise UsageError(f"--out {path} is there twice; give each file once.")
+        named.add(path.absolute())
+        out_file(path, stream)
 
 
 def _check_clips(folder: Path, ingest: IngestConfig) -> None:
@@ -262,23 +295,44 @@ def _check_clips(folder: Path, ingest: IngestConfig) -> None:
 
 
 async def _interruptible(work: Awaitable[None]) -> None:
-    """Await `work`; SIGTERM ends it as Ctrl-C does."""
+    """Await `work`; Ctrl-C and SIGTERM end it in good order, and only the third of them at once."""
     task = asyncio.current_task()
     assert task is not None
-    with suppress(NotImplementedError):  # not on Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    received = 0
+
+    def end() -> None:
+        nonlocal received
+        received += 1
+        if received == 1:
+            task.cancel()
+        elif received == 2:
+            log.warning("ending: what is pending is delivered first; once more to end at once")
+        else:
+            os._exit(128 + signal.SIGTERM)  # what was not delivered is kept in the state folder, if there is one
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a background job of a shell
+            with suppress(NotImplementedError):  # not on Windows
+                asyncio.get_running_loop().add_signal_handler(number, end)
     await work
 
 
+def _number(kind: Callable[[str], Number], text: str, what: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+
+
 def _speed(text: str) -> float:
-    value = float(text)
+    value = _number(float, text, "a speed")
     if not 0.01 <= value <= 1000:
         raise argparse.ArgumentTypeError(f"{text}: a speed lies between 0.01 and 1000")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = _number(int, text, "a whole number")
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text}: a number from 0 on belongs here")
     return value
@@ -298,14 +352,14 @@ def _moment(text: str) -> tuple[int | None, float]:
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(float, text, "a confidence")
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: a confidence lies between 0 and 1")
     return value
 
 
 def _port(text: str) -> int:
-    value = int(text)
+    value = _number(int, text, "a port")
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{text}: a port lies between 0 and 65535 (0 takes a free one)")
     return value

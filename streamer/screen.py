@@ -1,6 +1,11 @@
 """What people and programs see of a run: JSON lines on a pipe, a progress display on a terminal."""
 
+import logging
+import os
+import queue
 import sys
+import threading
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 
@@ -13,9 +18,40 @@ from streamer.payload import spot_to_json
 from streamer.redact import printable
 from streamer.sources.base import StreamInfo
 
+log = logging.getLogger("touchline")
+
+_MOST_LINES = 10_000
+"""So many words wait for whoever reads stdout."""
+_LOOK_AGAIN_S = 0.5
+_LAST_S = 5.0
+"""How long the end of a run waits for the reader."""
+
 
 class JsonScreen:
-    """One word a line on stdout, nothing else."""
+    """One word a line on stdout, nothing else. Use as a context manager.
+
+    Written by a thread, so that a reader that stops reading (a pager, a stuck pipe) holds up no live stream.
+
+    Args:
+        patient: whether a reader that is too slow is waited for; if not, words are left out for it.
+    """
+
+    def __init__(self, *, patient: bool = True) -> None:
+        self._patient, self._left_out = patient, 0
+        self._lines: queue.Queue[bytes | None] = queue.Queue(_MOST_LINES)
+        self._fault: OSError | None = None
+        self._thread = threading.Thread(target=self._write, name="touchline-stdout", daemon=True)
+
+    def __enter__(self) -> "JsonScreen":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        with suppress(queue.Full):
+            self._lines.put(None, timeout=_LAST_S)
+            self._thread.join(_LAST_S)
+        if self._fault is not None:
+            raise self._fault
 
     def opened(self, half: int, info: StreamInfo) -> None:
         """Say nothing."""
@@ -24,9 +60,35 @@ class JsonScreen:
         """Say nothing."""
 
     def said(self, spot: Spot, said: datetime) -> None:
-        """Print the word."""
-        sys.stdout.write(spot_to_json(spot, said) + "\n")
-        sys.stdout.flush()
+        """Print the word.
+
+        Raises:
+            OSError: nobody reads any more, or the disk is full.
+        """
+        line = (spot_to_json(spot, said) + "\n").encode()
+        while self._fault is None:
+            try:
+                self._lines.put(line, block=self._patient, timeout=_LOOK_AGAIN_S)
+                return
+            except queue.Full:
+                if not self._patient:
+                    self._leave_out()
+                    return
+        raise self._fault
+
+    def _leave_out(self) -> None:
+        self._left_out += 1
+        if self._left_out == 1:
+            log.warning("nobody reads stdout any more; words are left out there until somebody does")
+
+    def _write(self) -> None:
+        """Write lines as they come; by the system's own call, since Python's buffer could not be left at the end."""
+        try:
+            while (line := self._lines.get()) is not None:
+                while line:
+                    line = line[os.write(sys.stdout.fileno(), line) :]
+        except OSError as fault:
+            self._fault = fault
 
 
 class TerminalScreen:

@@ -143,7 +143,7 @@ def _run_sentence(status: Mapping[str, Any]) -> str:
     factor, seconds, shed = (statistics.get(key) for key in ("real_time_factor", "seconds", "seconds_shed"))
     if factor is None or seconds is None or shed is None:
         return "The streamer has reported no statistics."
-    return f"{seconds} seconds of media at {factor:.2f} times the speed of life; {shed} seconds shed."
+    return f"{seconds:.0f} seconds of media at {factor:.2f} times the speed of life; {shed:.0f} seconds shed."
 
 
 def _exact(seconds: float) -> str:

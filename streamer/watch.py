@@ -8,9 +8,12 @@ except in a session: there the broker keeps every final word for it until it has
 
 import argparse
 import asyncio
+import hashlib
 import json
 import logging
+import math
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -27,6 +30,7 @@ from streamer import screen
 from streamer.arguments import add_broker_options, seconds
 from streamer.cloudevents import data_of, spot_of
 from streamer.config import MqttConfig
+from streamer.connect_fault import TAKEN_OVER, why_lost
 from streamer.mqtt import OFFLINE, ONLINE, STOPPED, BrokerAddress, ConnectFault, Connection, address_of, connect, topics
 from streamer.payload import Received
 from streamer.redact import printable
@@ -37,6 +41,9 @@ log = logging.getLogger("touchline.watch")
 _REMEMBERED = 10_000
 """So many ids are known, for dropping redeliveries."""
 _RETRY_S = 0.25
+_BRIEF_S, _BRIEF_ONES = 1.0, 5
+"""So many connections in a row that last no longer mean that another takes the session each time; few brokers say so.
+"""
 _ANSWER_S = 10.0
 
 
@@ -72,8 +79,8 @@ class Watcher:
     ) -> None:
         self.status: dict[str, dict[str, Any]] = {}
         self._address = address
-        self._session = f"touchline-watch-{session}-{stream or 'all'}" if session is not None else None
         self._topics = topics(prefix, stream)
+        self._session = _client_id(session, self._topics.base) if session is not None else None
         self._on_spot = on_spot
         self._now = now
         self._endings = ("/spots",) if final else ("/spots", "/spots/provisional")
@@ -91,19 +98,26 @@ class Watcher:
             DeliveryError: the broker refuses, or did not answer for so long.
         """
         lost_mono_s = time.monotonic()
+        brief = 0
         while True:
+            lasted_s = math.inf
             try:
                 async with self._connect(min(_ANSWER_S, max(wait_s, 1.0))) as connection:
+                    began_mono_s = time.monotonic()
                     try:
                         await self._receive(connection, until_stopped)
                         return
                     finally:
                         lost_mono_s = time.monotonic()
+                        lasted_s = lost_mono_s - began_mono_s
             except ConnectFault as fault:
                 if until_stopped and self._all_stopped:
                     return
                 if fault.permanent:
                     raise
+                brief = brief + 1 if lasted_s < _BRIEF_S else 0
+                if self._session is not None and brief >= _BRIEF_ONES:
+                    raise why_lost(self._address, TAKEN_OVER) from None
                 if time.monotonic() - lost_mono_s >= wait_s:
                     raise DeliveryError(f"{fault} Waited {wait_s:g} s.") from None
                 log.debug("%s", fault)
@@ -161,6 +175,12 @@ class Watcher:
             log.warning("the streamer of %r is gone; waiting for it", stream)
 
 
+def _client_id(session: str, base: str) -> str:
+    """Return the name of a session at the broker: readable, short, and one's own for each session and topics."""
+    digest = hashlib.sha256(f"{session}\0{base}".encode(errors="surrogatepass")).hexdigest()
+    return f"touchline-watch-{re.sub('[^A-Za-z0-9]+', '-', session)[:20]}-{digest[:12]}"
+
+
 def line(received: Received, *, with_stream: bool = False) -> Text:
     """Return a word as one line: see screen.line; how late is from the action to its arrival here."""
     spot = received.spot
@@ -170,7 +190,7 @@ def line(received: Received, *, with_stream: bool = False) -> Text:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("url", metavar="URL", help="the broker: mqtt://[user:password@]host[:port], mqtts:// for TLS")
+    parser.add_argument("url", metavar="URL", help="the broker: mqtt://host[:port], or mqtts:// for TLS")
     parser.add_argument("--stream", metavar="NAME", help="name of the broadcast (default: all)")
     add_broker_options(parser)
     parser.add_argument("--final", action="store_true", help="leave out what is said before it is settled")

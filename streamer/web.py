@@ -38,7 +38,10 @@ async def serve(
         DeliveryError: the port is taken, or the host is none of this machine's.
     """
     if not config.token and not is_loopback(config.host):
-        raise UsageError(f"Pages on {config.host} can be seen by others, so a token is needed.")
+        raise UsageError(
+            f"Pages on {config.host} can be seen by others: set a token in the environment variable "
+            "TOUCHLINE_PAGES_TOKEN, or serve them on loopback."
+        )
     overlay = read_overlay(config.overlay).model_dump_json()
     app = application(hub, metrics, not_ready, clips, overlay, config.token or None)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)

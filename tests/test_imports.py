@@ -10,6 +10,7 @@ OWNERS = {
     "aiomqtt": {"streamer/mqtt.py"},
     "amqtt": {"streamer/broker.py"},
     "prometheus_client": {"streamer/metrics.py"},
+    "sqlite3": {"streamer/outbox_file.py"},
 }
 """Third-party modules that one module alone may import."""
 

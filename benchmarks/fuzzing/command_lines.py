@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,15 @@ _COMMON: tuple[tuple[str, ...], ...] = (
     ("--broker",),
     ("--broker-port", "0"),
     ("--serve", "0"),
+    ("--serve", "127.0.0.1:0"),
+    ("--overlay", "overlay.toml"),
+    ("--state", "state"),
+    ("--scores",),
+    ("--commands",),
+    ("--mqtt-ca", "overlay.toml"),
+    ("--out", "out.edl"),
+    ("--out", "out.csv"),
+    ("--log-format", "json"),
     ("--input-option", "rtsp_transport=tcp"),
     ("--input-option", "probesize=100000"),
     ("--input-option", "fflags=+genpts+discardcorrupt"),
@@ -141,13 +151,14 @@ FILES: dict[str, bytes] = {
     "1_F.npy": _npy(12),
     "2_F.npy": _npy(9),
     "weights.npz": _npz(),
+    "overlay.toml": (Path(__file__).parents[2] / "samples" / "overlay.toml").read_bytes(),
 }
 READS = {
     "watch": ("Labels-v2.json",),
     "demo": ("Labels-v2.json",),
     "spot": ("1_F.npy", "1_F.npy", "2_F.npy", "features/manifest.json", "features/head.onnx"),
     "evaluate": ("Labels-v2.json", "results_spotting.json", "words.jsonl"),
-    "live": ("bundle/manifest.json", "match.ts"),
+    "live": ("bundle/manifest.json", "match.ts", "overlay.toml"),
     "import": ("weights.npz",),
 }
 """Command → the files whose content may be changed."""
@@ -235,6 +246,9 @@ def _possible(argument: str) -> str:
 
 def environment(rng: random.Random) -> dict[str, str]:
     """Return odd values of the variables that touchline or its libraries read."""
-    names = ("TOUCHLINE_TOKEN", "TERM", "NO_COLOR", "FORCE_COLOR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LC_ALL")
+    names = (
+        *("TOUCHLINE_TOKEN", "TOUCHLINE_PAGES_TOKEN", "TOUCHLINE_MQTT_USER", "TOUCHLINE_MQTT_PASSWORD"),
+        *("TOUCHLINE_MQTT_PASSWORD_FILE", "TERM", "NO_COLOR", "FORCE_COLOR", "TZ", "SSL_CERT_FILE", "LC_ALL"),
+    )
     value = rng.choice((*ODD_TEXTS, *ODD_NUMBERS))
     return {name: _possible(value) for name in rng.sample(names, rng.randint(1, 2))}

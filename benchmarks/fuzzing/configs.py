@@ -18,7 +18,7 @@ from fuzzing.commands import run_command
 from fuzzing.kinds import Case, Passed, StandIns, replace_all
 from fuzzing.payloads import connected
 from fuzzing.urls import look_at
-from streamer import cli, demo, outputs, publisher, watch
+from streamer import cli, delivery, demo, publisher, watch
 from streamer.ingest import supervisor
 from streamer.ingest.connection import Job
 from streamer.ingest.messages import ClipDone
@@ -52,6 +52,7 @@ class Configs:
             cli._parser(command)
         for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
             del os.environ[name]
+        os.environ["XDG_STATE_HOME"] = str(folder / "state")
         replace_all(_STAND_INS)
 
     def case(self, rng: random.Random) -> Case:
@@ -94,7 +95,7 @@ class Configs:
 class _Reader:
     """In place of the reading process."""
 
-    def __init__(self, job: Job, on_clip: Callable[[ClipDone], None]) -> None:
+    def __init__(self, job: Job, on_clip: Callable[[ClipDone], None], on_preview: Callable[[bytes], None]) -> None:
         self.job, self.first_epoch = job, 0
 
     def receive(self, timeout_s: float) -> TouchlineError:
@@ -145,7 +146,7 @@ _STAND_INS: StandIns = (
     (supervisor, "_Reader", _Reader),
     (probe, "_Looking", _Looking),
     (publisher.Publisher, "start", _nothing),
-    (outputs, "EmbeddedBroker", _Broker),
+    (delivery, "EmbeddedBroker", _Broker),
     (watch, "connect", connected),
     (demo, "run_both", lambda *_: 0),
 )

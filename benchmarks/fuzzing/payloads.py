@@ -1,11 +1,12 @@
-"""What a broker may deliver: spots and statuses, from whoever publishes there.
+"""What a broker may deliver: spots and statuses, from whoever publishes there, and commands.
 
-Each input is read as a spot, and then goes through `touchline watch`, whose connection is replaced.
+Each input is read as a spot, given to the desk as every command, and then goes through `touchline watch`, whose
+connection is replaced.
 """
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from fuzzing.commands import run_command
 from fuzzing.kinds import Case, Passed, replace_all
 from fuzzing.mutations import ODD_TEXTS, mutated_json, mutated_text
 from streamer import watch
-from streamer.payload import spot_from_json
+from streamer.cloudevents import spot_of
+from streamer.desk import Desk
+from streamer.mqtt import Incoming
+from streamer.payload import COMMANDS
 
 _SPOT: dict[str, Any] = {
     "id": "a1b2c3",
@@ -37,11 +41,15 @@ _STATUS: dict[str, Any] = {
     "state": "stopped",
     "stream": "main",
     "run": "0011",
-    "seconds": 120,
-    "seconds_shed": 0,
-    "real_time_factor": 1.0,
-    "spots_lost": 0,
     "at_utc": "2025-05-31T19:00:00.123456Z",
+    "statistics": {"seconds": 120, "seconds_shed": 0, "real_time_factor": 1.0, "spots_lost": 0},
+}
+_COMMAND: dict[str, Any] = {"request_id": "7", "label": "Goal", "muted": True, "threshold": 0.5, "paused": False}
+_ENVELOPE: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "a1b2c3.2",
+    "source": "/touchline/main",
+    "type": "touchline.x.v1",
 }
 _LABELS = b'{"annotations": [{"gameTime": "1 - 01:03", "label": "Goal", "position": "63000", "visibility": "visible"}]}'
 
@@ -58,7 +66,8 @@ class Payloads:
         spot = _SPOT | {"state": rng.choice(("provisional", "confirmed", "retracted")), "revision": rng.randint(1, 3)}
         status = _STATUS | {"state": rng.choice(("online", "stopped", "offline"))}
         topic = rng.choice(("spots", "spots", "spots/provisional", "status"))
-        tree = status if topic == "status" else spot
+        data = rng.choice((status if topic == "status" else spot, _COMMAND))
+        tree = data if rng.random() < 0.1 else _ENVELOPE | {"data": data}
         topic = f"touchline/main/{topic}"
         if rng.random() < 0.05:
             topic = mutated_text(topic, rng, 1).replace("\0", "")
@@ -73,44 +82,41 @@ class Payloads:
     def feed(self, case: Case) -> None:
         """Read it, and let a subscriber receive it."""
         payload = case.files["payload"]
-        good = json.dumps(_SPOT | {"id": "other"}).encode()
+        desk = Desk({"Goal": 0.5})
+        for command in (*COMMANDS, case.feed["topic"]):
+            desk.obey(command, payload)
+        good, other = _SPOT | {"id": "other"}, _STATUS | {"stream": "other"}
         _messages[:] = [
-            _Message(case.feed["topic"], payload, case.feed["retain"]),
-            _Message("touchline/main/spots", good, False),
-            _Message("touchline/other/status", json.dumps(_STATUS | {"stream": "other"}).encode(), False),
+            Incoming(case.feed["topic"], payload, case.feed["retain"]),
+            Incoming("touchline/main/spots", json.dumps(_ENVELOPE | {"data": good}).encode(), False),
+            Incoming("touchline/other/status", json.dumps(_ENVELOPE | {"data": other}).encode(), False),
         ]
         with suppress(Passed):  # where streams are left that have not stopped
             run_command(["watch", "mqtt://127.0.0.1:1", "--until-stopped", *case.feed["options"]])
         _messages.clear()
-        spot_from_json(payload)
+        spot_of(payload)
 
 
-class _Message:
-    """A message as aiomqtt gives it."""
-
-    def __init__(self, topic: str, payload: bytes, retain: bool) -> None:
-        self.topic, self.payload, self.retain = topic, payload, retain
+_messages: list[Incoming] = []
 
 
-_messages: list[_Message] = []
+class _Connection:
+    """A connection that receives what it was given, and is then cut off."""
 
-
-class _Client:
-    """A connected client that receives what it was given, and is then cut off."""
-
-    async def subscribe(self, topics: list[tuple[str, int]]) -> list[int]:
+    async def subscribe(self, topics: Sequence[str], qos: int = 1) -> None:
         """Grant everything."""
-        return [1 for _ in topics]
 
-    @property
-    async def messages(self) -> AsyncIterator[_Message]:
+    async def messages(self) -> AsyncIterator[Incoming]:
         """Yield what there is."""
         for message in _messages:
             yield message
         raise Passed
 
+    def accept(self, incoming: Incoming) -> None:
+        """Nobody waits for it."""
+
 
 @asynccontextmanager
-async def connected(*_: object, **__: object) -> AsyncIterator[_Client]:
+async def connected(*_: object, **__: object) -> AsyncIterator[_Connection]:
     """Stand in for streamer.mqtt.connect."""
-    yield _Client()
+    yield _Connection()

@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from streamer.metrics import Metrics
 from streamer.pages.hub import Hub
+from streamer.pages.overlay import OverlayConfig
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -35,8 +36,9 @@ _PREVIEW_BUFFER = 65_536  # a slow viewer sees fewer pictures, not old ones
 _SELF = "default-src 'none'; script-src 'self'; img-src 'self'; media-src 'self'; font-src 'self'; base-uri 'none'; "
 _SELF += "form-action 'none'; frame-ancestors 'self'; "
 _DASHBOARD_POLICY = _SELF + "style-src 'self'; connect-src 'self'"
-_OVERLAY_POLICY = _SELF + "style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:"
-"""Programs that mix the overlay in add styles of their own; and it may be fed by a broker."""
+_OVERLAY_POLICY = _SELF + "style-src 'self' 'unsafe-inline'; connect-src 'self'"
+"""Programs that mix the overlay in add styles of their own; and it may be fed by a broker, the config's and no other:
+an address with another one would have the page give away the config's user and password."""
 
 
 def application(
@@ -53,7 +55,7 @@ def application(
         token: what visitors must show; None: they must come from this machine.
     """
     app = web.Application(middlewares=[_guard(token)])
-    app.on_response_prepare.append(_add_headers)
+    app.on_response_prepare.append(_headers(OverlayConfig.model_validate_json(overlay).mqtt.origin))
 
     async def dismiss(_: web.Application) -> None:
         hub.dismiss()
@@ -114,8 +116,9 @@ def _add_clips(app: web.Application, folder: Path | None) -> None:
 
 
 def _add_probes(app: web.Application, metrics: Metrics, not_ready: Callable[[], str | None]) -> None:
-    async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    async def show_metrics(request: web.Request) -> web.Response:
+        body, kind = metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": kind})
 
     async def show_health(_: web.Request) -> web.Response:
         return web.Response(text="alive\n")
@@ -209,13 +212,19 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
         raise ConnectionResetError from None
 
 
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    static = request.path.startswith(("/static/", "/clips/"))
-    response.headers["Cache-Control"] = "no-cache" if static else "no-store"
-    response.headers["Content-Security-Policy"] = _OVERLAY_POLICY if request.path == "/overlay" else _DASHBOARD_POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+def _headers(broker: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Return what adds the headers to each answer; the overlay may listen to this broker."""
+
+    async def add(request: web.Request, response: web.StreamResponse) -> None:
+        static = request.path.startswith(("/static/", "/clips/"))
+        policy = f"{_OVERLAY_POLICY} {broker}".rstrip() if request.path == "/overlay" else _DASHBOARD_POLICY
+        response.headers["Cache-Control"] = "no-cache" if static else "no-store"
+        response.headers["Content-Security-Policy"] = policy
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+
+    return add
 
 
 def _guard(token: str | None) -> Middleware:

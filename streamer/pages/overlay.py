@@ -3,19 +3,38 @@
 `python -m streamer.pages.overlay [FILE]` prints it as the script that a page opened from a file reads instead.
 """
 
+import re
 import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engines.errors import TouchlineError, UsageError
 from streamer.pages.overlay_words import WORDS
 
+_COLOUR = re.compile(r"#([0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})")
+_FONT = re.compile(r"[\w ,.'\"-]+")
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
+"""Of a broker; a page's policy can name no others."""
+
+
+def _colour(text: str) -> str:
+    if not _COLOUR.fullmatch(text):
+        raise ValueError(f"{text!r} is no colour; give #rgb, #rrggbb or #rrggbbaa")
+    return text
+
+
+def _font(text: str) -> str:
+    if not _FONT.fullmatch(text):
+        raise ValueError("give families as in CSS: letters, digits, spaces, commas, quotes, dots and hyphens")
+    return text
+
+
 Label = Annotated[str, Field(min_length=1)]
-Colour = Annotated[str, Field(pattern=r"^#([0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})$")]
+Colour = Annotated[str, AfterValidator(_colour)]
 Duration = Annotated[float, Field(ge=1, le=60)]
 
 
@@ -29,7 +48,7 @@ class Look(_Part):
     accent: Colour = "#ffd21f"
     background: Colour = "#0b1220f2"
     foreground: Colour = "#ffffff"
-    font: Annotated[str, Field(pattern=r"^[\w ,.'\"-]+$")] = (
+    font: Annotated[str, AfterValidator(_font)] = (
         "Bahnschrift, 'Avenir Next', 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', 'DejaVu Sans Condensed', "
         "'DejaVu Sans', sans-serif"
     )
@@ -57,12 +76,20 @@ class Broker(_Part):
     def _websocket(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            usable = parts.scheme in {"ws", "wss"} and parts.hostname and parts.username is None
+            usable = parts.scheme in {"ws", "wss"} and parts.username is None and parts.port != 0
+            usable = usable and _HOST.fullmatch(parts.hostname or "") is not None
         except ValueError:
             usable = False
         if url and not usable:
-            raise ValueError("a page reaches a broker at ws://host:port or wss://host:port; user and password apart")
+            how = "a page reaches a broker at ws://host:port or wss://host:port, the host by name or IPv4 address"
+            raise ValueError(f"{how}; user and password apart")
         return url
+
+    @property
+    def origin(self) -> str:
+        """The URL without its path; "" if there is none."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}" if self.url else ""
 
 
 class OverlayConfig(_Part):

@@ -74,11 +74,11 @@ def jpeg() -> bytes:
 
 
 def spot(
-    name: str, label: str = "Goal", state: str = "confirmed", at_s: float = 65.0, delay_s: float = 4.0
+    name: str, label: str = "Goal", state: str = "confirmed", at_s: float = 65.0, delay_s: float = 4.0, epoch: int = 0
 ) -> SpotMessage:
     return SpotMessage.model_validate(
         {
-            **{"id": name, "stream": "derby", "half": 1, "epoch": 0, "label": label, "media_time": at_s},
+            **{"id": name, "stream": "derby", "half": 1, "epoch": epoch, "label": label, "media_time": at_s},
             **{"confidence": 0.91, "state": state, "revision": 1 if state == "provisional" else 2},
             **{"emitted_at": at_s + delay_s, "said_utc": NOW, "flags": ["forced"], "bundle": BundleRef(**BUNDLE)},
             "latency": {"grid": 0.5, "look_ahead": 3.0, "hold": 0.5, "compute": 0.1},
@@ -86,9 +86,9 @@ def spot(
     )
 
 
-def scores(at_s: float, **of_label: float) -> ScoresMessage:
+def scores(at_s: float, epoch: int = 0, **of_label: float) -> ScoresMessage:
     row = ScoredRow(media_time=at_s, look_ahead=4.0, scores=of_label)
-    return ScoresMessage(stream="derby", half=1, epoch=0, media_time=at_s + 4.5, rows=[row])
+    return ScoresMessage(stream="derby", half=1, epoch=epoch, media_time=at_s + 4.5, rows=[row])
 
 
 def status(**changed: Any) -> StatusMessage:
@@ -203,9 +203,11 @@ async def test_the_keyboard_alone_finds_a_spot_and_plays_its_clip(browser: Brows
         else:
             raise AssertionError("it does not play")
         await expect(page.locator("#clip-fault")).to_be_hidden()
+        await expect(page.locator("#preview")).not_to_have_attribute("src", re.compile("."))
         await expect(page.locator("#clip-facts")).to_contain_text("forced")
         await page.keyboard.press("Escape")
         await expect(page.locator("#clip")).to_be_hidden()
+        await expect(page.locator("#preview")).to_have_attribute("src", re.compile("^/preview"))
         assert await page.evaluate("document.activeElement.closest('#spots') !== null"), "focus is where it was"
         await expect(page.locator("#live")).to_have_attribute("aria-pressed", "false")
         await page.keyboard.press("l")
@@ -248,8 +250,8 @@ async def test_commands_and_a_lost_source_are_shown(browser: Browser) -> None:
         )
         hub.send("status", status(paused=True))
         await expect(watched.page.locator("#state")).to_have_text("Paused")
-        hub.send("status", status(state="stopped"))
-        await expect(watched.page.locator("#state")).to_have_text("Stopped")
+        hub.send("status", status(state="offline"))
+        await expect(watched.page.locator("#state")).to_have_text("Offline")
 
 
 async def test_the_picture_is_fetched_while_it_is_shown(browser: Browser, jpeg: bytes) -> None:
@@ -273,23 +275,95 @@ async def test_the_picture_is_fetched_while_it_is_shown(browser: Browser, jpeg: 
         assert wanted == [True, False]
 
 
-async def test_a_server_that_comes_back_is_found_and_nothing_is_lost(browser: Browser) -> None:
+@asynccontextmanager
+async def back_again(page: Page, url: str, *said: SpotMessage | ScoresMessage) -> AsyncIterator[Hub]:
+    """Serve another run at the address of one that has ended, which has said so much."""
+    again = Hub({**HELLO, "run": "r2"})
+    again.send("status", status(run="r2"))
+    for message in said:
+        again.send("spot" if isinstance(message, SpotMessage) else "scores", message)
+    async with serve(ServeConfig(int(url.rsplit(":", 1)[1])), Metrics(), lambda: None, again, None):
+        await expect(page.locator("#alert")).to_be_hidden(timeout=10_000)
+        await expect(page.locator("#state")).to_have_text("Live")
+        yield again
+
+
+async def test_a_server_that_comes_back_is_found_and_nothing_is_lost(browser: Browser, jpeg: bytes) -> None:
     page = await browser.new_page()
     async with serve(ServeConfig(0), Metrics(), lambda: None, match(), None) as url:
         await page.goto(url)
         await expect(page.locator("#spots li")).to_have_count(1)
+        await expect(page.locator("#latest-age")).not_to_be_empty()
+        before = await page.locator("#preview").get_attribute("src")
     await expect(page.locator("#alert")).to_contain_text("lost")
     await expect(page.locator("#state")).to_have_text("Not connected")
     await expect(page.locator("#spots li")).to_have_count(1)
-    again = Hub({**HELLO, "run": "r2"})
-    again.send("status", status())
-    async with serve(ServeConfig(int(url.rsplit(":", 1)[1])), Metrics(), lambda: None, again, None):
-        await expect(page.locator("#alert")).to_be_hidden(timeout=10_000)
-        await expect(page.locator("#state")).to_have_text("Live")
-        again.send("spot", spot("new", at_s=3))
+    await expect(page.locator("#preview")).not_to_have_attribute("src", re.compile("."))
+    await expect(page.locator("#latest-age")).to_be_empty()
+    taken_back = spot("early", "Foul", "retracted", at_s=20.5)
+    async with back_again(page, url, taken_back, scores(70, epoch=1), spot("new", at_s=71, epoch=1)) as again:
+        await expect(page.locator("#spots li")).to_have_count(1)
+        again.send("spot", spot("newer", at_s=73, epoch=1))
         await expect(page.locator("#spots li")).to_have_count(2)
         await expect(page.locator("#spots li").first).to_contain_text("Goal")
+        await page.locator("#table summary").click()
+        await expect(page.locator("#table-rows")).to_contain_text("0:30 retracted")
+        await expect(page.locator("#preview")).not_to_have_attribute("src", before or "")
+        async with asyncio.timeout(10):
+            while await page.evaluate("document.getElementById('preview').naturalWidth") != 640:
+                again.picture(jpeg)
+                await asyncio.sleep(0.05)
+    await page.close()
+
+
+async def test_a_recording_that_begins_anew_takes_the_place_of_the_run_before(browser: Browser) -> None:
+    page = await browser.new_page()
+    hub = match()
+    async with serve(ServeConfig(0), Metrics(), lambda: None, hub, None) as url:
+        await page.goto(url)
+        await expect(page.locator("#media-time")).to_have_text("1:04")
+        hub.send("status", status(state="stopped"))
+        await expect(page.locator("#notice")).to_contain_text("Stopped: the run has ended.")
+    await expect(page.locator("#state")).to_have_text("Stopped")
+    await page.wait_for_timeout(200)
+    await expect(page.locator("#alert")).to_be_hidden()
+    async with back_again(page, url, scores(0.5, Goal=0.5)) as again:
+        await expect(page.locator("#media-time")).to_have_text("0:05")
+        await expect(page.locator("#spots li")).to_have_count(0)
+        again.send("spot", spot("early", "Goal", at_s=2))
+        await expect(page.locator("#spots li")).to_have_text([re.compile("0:02.*Goal")])
+    await page.close()
+
+
+async def test_a_page_that_nobody_sees_gives_its_connections_back(browser: Browser) -> None:
+    hub = match()
+    see = "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+    see += " document.dispatchEvent(new Event('visibilitychange')); }"
+    page = await browser.new_page()
+    await page.clock.install()
+    async with serve(ServeConfig(0), Metrics(), lambda: None, hub, None) as url:
+        await page.goto(url)
+        await expect(page.locator("#spots li")).to_have_count(1)
+        await page.evaluate(see, True)
+        await page.clock.fast_forward(11_000)
+        hub.send("spot", spot("a"))
+        async with asyncio.timeout(10):
+            while hub.pages:
+                await asyncio.sleep(0.02)
+        await page.clock.fast_forward(60_000)
+        await expect(page.locator("#spots li")).to_have_count(1)
+        await page.evaluate(see, False)
+        await expect(page.locator("#spots li")).to_have_count(2)
+        await expect(page.locator("#alert")).to_be_hidden()
         await page.close()
+
+
+async def test_words_beyond_the_last_300_are_said_to_be_left_out(browser: Browser) -> None:
+    hub = match()
+    for number in range(310):
+        hub.send("spot", spot(f"many{number}", at_s=number))
+    async with opened(browser, hub) as watched:
+        await expect(watched.page.locator("#kept")).to_have_text("300 of the last 300")
 
 
 @pytest.mark.parametrize("width", [360, 1600])
@@ -311,6 +385,9 @@ async def test_axe_finds_nothing_and_nothing_sticks_out(browser: Browser, width:
             assert await violations(page) == []
             await page.keyboard.press("Escape")
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        middles = "['#help-open', '.clock'].map((name) => document.querySelector(name).getBoundingClientRect())"
+        button, clock = await page.evaluate(f"{middles}.map((box) => box.top + box.height / 2)")
+        assert abs(button - clock) < 10, "in one row"
 
 
 async def violations(page: Page) -> list[str]:

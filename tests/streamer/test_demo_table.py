@@ -156,7 +156,7 @@ async def main(port):
     async with EmbeddedBroker(port=port) as broker:
         outbox = Outbox(None)
         await outbox.open()
-        publisher = Publisher(parse_broker_url(broker.url), "demo", outbox, MqttConfig(broker.url))
+        publisher = Publisher(parse_broker_url(broker.url), "demo", outbox, MqttConfig(broker.url), run="r")
         await publisher.start(status("online"), patient=False)
         while "touchline/demo/spots/provisional" not in broker._broker.subscriptions:
             await asyncio.sleep(0.05)

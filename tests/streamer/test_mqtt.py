@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 
 from engines.errors import DeliveryError, UsageError
 from engines.labels import SOCCERNET_LABELS
+from streamer import cli, logs
 from streamer.broker import EmbeddedBroker
 from streamer.cloudevents import Event
 from streamer.config import MqttConfig
@@ -169,6 +170,25 @@ async def test_a_lost_connection_is_said_at_once_to_who_waits() -> None:
         for _ in range(2):
             with pytest.raises(ConnectFault, match=rf"^{wire.url}: the connection was lost.*\.$"):
                 await connection.publish("a", said(0), qos=1)
+
+
+async def test_a_name_that_another_uses_is_not_fought_for() -> None:
+    """As a broker of MQTT 5 may say it."""
+
+    async def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(bytes([0x20, 3, 0, 0, 0]))
+        await reader.read(1000)
+        writer.write(bytes([0xE0, 2, 142, 0]))
+        writer.close()
+
+    async with await asyncio.start_server(taken, "127.0.0.1", 0) as server:
+        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(ConnectFault, match=rf"^{url}: another watch uses this session; give another") as caught:
+            async with connect(parse_broker_url(url), timeout_s=0.5, identifier="me", clean=False) as connection:
+                await connection.subscribe(["a"])
+        assert caught.value.permanent
+    await asyncio.sleep(0.05)
 
 
 async def test_a_broker_that_stops_answering_is_one_sentence(broker: Mosquitto) -> None:
@@ -445,10 +465,30 @@ def test_user_and_password_are_percent_decoded() -> None:
     ],
 )
 def test_a_url_of_another_form_is_refused_without_being_quoted(url: str) -> None:
-    with pytest.raises(UsageError, match="mqtt://\\[user:password@\\]host") as caught:
+    with pytest.raises(UsageError, match="not of the form mqtt://host") as caught:
         parse_broker_url(url)
     assert SECRET not in str(caught.value)
     assert caught.value.__context__ is None
+
+
+def test_the_sentence_for_a_wrong_url_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["watch", f"mqtt://me:{SECRET}@host:x"]) == 2
+    form = "mqtt://host[:port], or mqtts:// for TLS"
+    who = "TOUCHLINE_MQTT_USER and TOUCHLINE_MQTT_PASSWORD say who we are"
+    assert capsys.readouterr().err == f"touchline: The broker's URL is not of the form {form}; {who}.\n"
+
+
+@pytest.mark.parametrize("where", ["URL", "TOUCHLINE_MQTT_PASSWORD", "TOUCHLINE_MQTT_PASSWORD_FILE"])
+def test_a_password_is_hidden_wherever_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(logs, "_secrets", {})
+    file = tmp_path / "secret"
+    file.write_text("n0body kn0ws\n")
+    url = "mqtt://me:n0body%20kn0ws@host" if where == "URL" else "mqtt://me@host"
+    environ = {where: str(file) if where.endswith("FILE") else "n0body kn0ws"}
+    address_of(MqttConfig(url), environ)
+    assert logs.safe("a n0body kn0ws b n0body%20kn0ws c") == "a … b … c"
 
 
 def test_credentials_come_from_the_environment(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,15 +1,18 @@
 """What the outbox has taken is there until it is removed, in order, whatever happens to the process or the disk."""
 
 import asyncio
+import errno
 import logging
+import os
 import random
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +24,7 @@ from hypothesis import strategies as st
 
 from engines.decider import Spot
 from engines.errors import DeliveryError
+from streamer import outbox_file
 from streamer.outbox import Mark, Outbox
 from streamer.payload import SpotMessage
 
@@ -290,6 +294,155 @@ def test_a_system_that_refuses_to_write_loses_nothing(tmp_path: Path, root: Path
     assert second == "None True"
 
 
+# A disk that fails at the start
+
+
+@contextmanager
+def a_full_disk() -> Iterator[None]:
+    """The system refuses every write, as in the test above."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@contextmanager
+def a_file_that_cannot_be_opened(cause: Exception) -> Iterator[None]:
+    """As on a read-only file system, where SQLite asks for more than is to be had."""
+    opened = outbox_file._opened
+
+    def fail(path: Path | None) -> sqlite3.Connection:
+        if path is not None:
+            raise cause
+        return opened(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox_file, "_opened", fail)
+        yield
+
+
+READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+async def test_a_new_outbox_on_a_full_disk_begins_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, observer = tmp_path / "outbox", Recorder()
+    with a_full_disk():
+        outbox = Outbox(path, observer)
+        await outbox.open()
+        assert outbox.fault is not None
+        assert outbox.fault.startswith(f"{path}: the disk fails; spots are kept in memory until that is mended")
+        await outbox.put([word(n) for n in range(3)])
+        first, *_ = await numbers(outbox)
+        await outbox.remove([first])
+        assert (await ids(outbox), outbox.pending) == (["spot-1", "spot-2"], 2)
+    await outbox.put([word(3)])
+    assert outbox.fault is None
+    assert observer.durable == [False, True]
+    await outbox.close()
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
+    async with opened(path) as outbox:
+        assert await ids(outbox) == ["spot-1", "spot-2", "spot-3"]
+        assert await numbers(outbox) == [first + 1, first + 2, first + 3]
+
+
+async def test_an_outbox_on_a_full_disk_gives_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "outbox"
+    async with opened(path) as outbox:
+        await outbox.put([word(0), word(1)])
+    with a_full_disk():
+        outbox = Outbox(path)
+        await outbox.open()
+        await outbox.put([word(2)])
+        assert outbox.fault is not None
+        assert await ids(outbox) == ["spot-0", "spot-1", "spot-2"]
+        await outbox.remove([1])
+    await outbox.close()
+    async with opened(path) as outbox:
+        assert await numbers(outbox) == [2, 3]
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+async def test_what_can_be_read_at_least_goes_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, broken_off: bool
+) -> None:
+    """A run that was broken off leaves its words in SQLite's log, beside the file."""
+    path, copy = tmp_path / "outbox", tmp_path / "copy" / "outbox"
+    copy.parent.mkdir()
+    async with opened(path) as outbox:
+        await outbox.put([word(0), word(1), early(2)])
+        await outbox.note(Mark(3, 5, None, NOW))
+        for end in ("", "-wal"):
+            shutil.copy(f"{path}{end}", f"{copy}{end}")
+    path = copy if broken_off else path
+    with a_file_that_cannot_be_opened(READ_ONLY):
+        outbox = Outbox(path)
+        await outbox.open()
+        assert outbox.fault is not None
+        assert ": read-only file system; spots are kept" in outbox.fault
+        assert (outbox.mark, outbox.standing) == (Mark(3, 5, None, NOW), [early(2)])
+        await outbox.put([word(3)])
+        assert (await numbers(outbox), outbox.pending) == ([1, 2, 3], 3)
+        await outbox.remove([1])
+    await outbox.put([word(4)])
+    assert (await numbers(outbox), outbox.pending) == ([2, 3, 4], 3)
+    assert outbox.fault is None
+    await outbox.close()
+    async with opened(path) as outbox:
+        assert (await numbers(outbox), outbox.standing) == ([2, 3, 4], [early(2)])
+    with a_file_that_cannot_be_opened(READ_ONLY):
+        outbox = Outbox(path)
+        await outbox.open()
+        await outbox.close()
+    assert "are lost" not in caplog.text
+
+
+async def test_words_that_come_to_light_later_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "outbox"
+    async with opened(path) as outbox:
+        await outbox.put([word(n) for n in range(3)])
+    with a_file_that_cannot_be_opened(OSError(errno.EIO, "Input/output error")), monkeypatch.context() as patch:
+        patch.setattr(outbox_file, "_only_read", lambda path: sqlite3.connect("/nowhere/at/all"))
+        outbox = Outbox(path)
+        await outbox.open()
+        await outbox.put([word(3), word(4)])
+        own = await numbers(outbox)
+        assert await ids(outbox) == ["spot-3", "spot-4"]
+        await outbox.remove(own[:1])
+    await outbox.put([word(5)])
+    assert outbox.pending == 5
+    page = await outbox.after(own[-1], 2)
+    assert [delivery.sequence for delivery in page] == [1, 2]
+    assert await numbers(outbox, 2) == [3, own[1], own[1] + 1]
+    await outbox.close()
+
+
+async def test_what_does_not_pass_by_itself_is_still_an_error(tmp_path: Path) -> None:
+    for cause in (PermissionError(errno.EACCES, "Permission denied"), NotADirectoryError(errno.ENOTDIR, "No folder")):
+        with a_file_that_cannot_be_opened(cause), pytest.raises(DeliveryError, match=r"give another --state\.$"):
+            await Outbox(tmp_path / "outbox").open()
+
+
+async def test_a_disk_that_cannot_be_read_lets_nothing_overtake(tmp_path: Path) -> None:
+    async with opened(tmp_path / "outbox", capacity=4) as outbox:
+        await outbox.put([word(0), word(1)])
+        await let_the_disk(outbox, "query_only = ON")
+        await outbox.put([word(2)])
+        file = outbox._file._db
+        outbox._file._db = sqlite3.connect(":memory:", check_same_thread=False)  # without a table, it fails
+        assert (await numbers(outbox), outbox.pending) == ([], 3)
+        assert outbox.fault is not None
+        await outbox.put([word(n) for n in range(3, 9)])
+        assert len(outbox._file._added) == 4
+        outbox._file._db.close()
+        outbox._file._db = file
+        await let_the_disk(outbox, "query_only = OFF")
+        await outbox.put([])
+        assert outbox.fault is None
+        assert (await numbers(outbox), outbox.pending, outbox.dropped) == ([6, 7, 8, 9], 4, 5)
+
+
 Action = tuple[str, Any]
 ACTIONS = st.lists(
     st.one_of(
@@ -378,8 +531,9 @@ async def test_a_killed_process_loses_no_word_that_it_had_put(tmp_path: Path, ro
         put = [int(process.stdout.readline())]
         time.sleep(moment_s)
         process.kill()
-        rest, _ = process.communicate(timeout=30)
-        put += [int(line) for line in rest.splitlines()]
+        put += [int(line) for line in process.stdout]  # communicate() would not know of lines that were read ahead
+        process.wait()
+        process.stdout.close()
         async with opened(path) as outbox:
             found = await outbox.after(0, 1_000_000)
         assert put == list(range(count, count + len(put)))
@@ -432,6 +586,28 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
         assert [r.levelname for r in caplog.records] == ["WARNING"]
         aside = [p for p in tmp_path.iterdir() if p.name.startswith("outbox.damaged-") and p.name in caplog.text]
         assert aside[0].read_bytes() == damaged
+
+
+async def test_after_a_damage_no_epoch_and_no_sequence_comes_twice(tmp_path: Path) -> None:
+    path = tmp_path / "outbox"
+    async with opened(path) as outbox:
+        await outbox.put([word(n) for n in range(5)])
+        await outbox.note(Mark(7, 0, None, NOW))
+    path.write_bytes(bytes(5000))
+    began_utc = datetime.now(UTC)
+    async with opened(path) as outbox:
+        mark = outbox.mark
+        assert mark is not None
+        minutes = (mark.at_utc - datetime(2020, 1, 1, tzinfo=UTC)).total_seconds() // 60
+        assert (mark.epoch, mark.media_us, mark.stream_us) == (minutes, 0, None)
+        assert began_utc <= mark.at_utc <= datetime.now(UTC)
+    async with opened(path) as outbox:  # also if nothing was said in between
+        assert outbox.mark == mark
+        await outbox.put([word(5), word(6)])
+        first, second = await numbers(outbox)
+    assert second == first + 1
+    assert first > minutes * 60_000
+    assert len(str(first)) == 12
 
 
 async def test_a_file_that_never_was_an_outbox_is_left_as_it_is(tmp_path: Path) -> None:

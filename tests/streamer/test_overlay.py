@@ -1,4 +1,3 @@
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +23,7 @@ from overlay_page import (
     until,
     word,
 )
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
 from streamer.payload import ClockMessage
 
@@ -34,9 +33,23 @@ QUICK = "duration_s = 1.0\ndurations_s = {}\n"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def page() -> AsyncIterator[Page]:
+async def browser() -> AsyncIterator[Browser]:
     async with chromium() as browser:
-        yield await new_page(browser)
+        yield browser
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def page(browser: Browser) -> Page:
+    return await new_page(browser)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def timed(browser: Browser) -> AsyncIterator[Page]:
+    """A page whose clock can be put forward."""
+    page = await new_page(browser)
+    await page.clock.install()
+    yield page
+    await page.close()
 
 
 # what is drawn
@@ -88,12 +101,13 @@ async def test_it_is_as_large_in_any_size_of_the_same_shape(page: Page, tmp_path
     assert np.allclose(boxes[0], boxes[1], atol=0.003)
 
 
-async def test_it_comes_back_to_nothing_after_its_duration(page: Page, tmp_path: Path) -> None:
-    async with overlay(page, tmp_path, QUICK) as hub:
+async def test_it_comes_back_to_nothing_after_its_duration(timed: Page, tmp_path: Path) -> None:
+    async with overlay(timed, tmp_path, QUICK) as hub:
         hub.send("spot", word("Goal"))
-        await title(page)
-        await gone(page)
-        assert not (await pixels(page)).any()
+        await title(timed)
+        await timed.clock.run_for(2000)
+        await gone(timed)
+        assert not (await pixels(timed)).any()
 
 
 @pytest.mark.parametrize(
@@ -172,18 +186,19 @@ async def test_a_provisional_word_is_not_shown_unless_asked_for(page: Page, tmp_
         assert await title(page) == "GOAL"
 
 
-async def test_a_provisional_one_waits_for_its_final_word(page: Page, tmp_path: Path) -> None:
-    async with overlay(page, tmp_path, f"provisional = true\n{QUICK}") as hub:
+async def test_a_provisional_one_waits_for_its_final_word(timed: Page, tmp_path: Path) -> None:
+    async with overlay(timed, tmp_path, f"provisional = true\n{QUICK}") as hub:
         hub.send("spot", word("Goal", state="provisional"))
-        assert await title(page) == "GOAL?"
-        await asyncio.sleep(1.3)
-        assert await title(page) == "GOAL?"
+        assert await title(timed) == "GOAL?"
+        await timed.clock.run_for(5000)
+        assert await title(timed) == "GOAL?"
         hub.send("spot", word("Goal"))
-        await page.wait_for_selector(".doubt", state="detached")
-        assert await title(page) == "GOAL"
-        await gone(page)
+        await timed.wait_for_selector(".doubt", state="detached")
+        assert await title(timed) == "GOAL"
+        await timed.clock.run_for(3000)
+        await gone(timed)
         hub.send("spot", word("Goal"))
-        await stays_away(page)
+        await stays_away(timed)
 
 
 async def test_a_provisional_one_is_withdrawn_when_it_is_retracted(page: Page, tmp_path: Path) -> None:
@@ -196,15 +211,16 @@ async def test_a_provisional_one_is_withdrawn_when_it_is_retracted(page: Page, t
         await stays_away(page)
 
 
-async def test_a_redelivered_word_is_not_shown_again(page: Page, tmp_path: Path) -> None:
-    async with overlay(page, tmp_path, QUICK) as hub:
+async def test_a_redelivered_word_is_not_shown_again(timed: Page, tmp_path: Path) -> None:
+    async with overlay(timed, tmp_path, QUICK) as hub:
         said = word("Goal")
         hub.send("spot", said)
-        await title(page)
+        await title(timed)
         hub.send("spot", said)
-        await gone(page)
+        await timed.clock.run_for(2000)
+        await gone(timed)
         hub.send("spot", said)
-        await stays_away(page)
+        await stays_away(timed)
 
 
 async def test_what_was_said_before_the_page_came_is_not_shown(page: Page, tmp_path: Path) -> None:
@@ -214,43 +230,46 @@ async def test_what_was_said_before_the_page_came_is_not_shown(page: Page, tmp_p
         await stays_away(page)
 
 
-async def test_one_comes_at_a_time_the_most_important_first(page: Page, tmp_path: Path) -> None:
-    async with overlay(page, tmp_path, QUICK, query="?label=Goal&label=Red+card&label=Corner") as hub:
-        await page.evaluate("""() => {
+async def test_one_comes_at_a_time_the_most_important_first(timed: Page, tmp_path: Path) -> None:
+    async with overlay(timed, tmp_path, QUICK, query="?label=Goal&label=Red+card&label=Corner") as hub:
+        await timed.evaluate("""() => {
             window.seen = [];
             new MutationObserver(() => {
                 const all = document.querySelectorAll(".lower-third");
                 if (all.length) window.seen.push([...all].map((e) => e.dataset.label).join("+"));
             }).observe(document.getElementById("stage"), { childList: true });
         }""")
-        await page.evaluate("queue.playing = false")
+        await timed.evaluate("queue.playing = false")
         for number, label in enumerate(["Corner", "Red card", "Goal"]):
             hub.send("spot", word(label, name=f"a{number}"))
-        await until(page, "queue.length === 3")
-        await page.evaluate("queue.playing = true")
-        await until(page, "window.seen.length === 3")
-        assert await page.evaluate("window.seen") == ["Goal", "Red card", "Corner"]
+        await until(timed, "queue.length === 3")
+        await timed.evaluate("queue.playing = true")
+        await timed.clock.run_for(5000)
+        await until(timed, "window.seen.length === 3")
+        assert await timed.evaluate("window.seen") == ["Goal", "Red card", "Corner"]
 
 
-async def test_something_more_important_need_not_wait_long(page: Page, tmp_path: Path) -> None:
-    async with overlay(page, tmp_path, "duration_s = 60.0") as hub:
+async def test_something_more_important_need_not_wait_long(timed: Page, tmp_path: Path) -> None:
+    async with overlay(timed, tmp_path, "duration_s = 60.0") as hub:
         hub.send("spot", word("Substitution"))
-        assert await title(page) == "SUBSTITUTION"
+        assert await title(timed) == "SUBSTITUTION"
         hub.send("spot", word("Goal", name="a2"))
-        await page.wait_for_selector("[data-label=Goal]", timeout=10_000)
+        await timed.clock.run_for(3000)
+        await timed.wait_for_selector("[data-label=Goal]")
 
 
 MALICE = '<img src=x onerror="window.harmed = true"><script>window.harmed = true</script>'
 
 
-async def test_malicious_text_is_text(page: Page, tmp_path: Path) -> None:
-    async with overlay(page, tmp_path, f"labels = [{json.dumps(MALICE)}]") as hub:
+async def test_malicious_text_is_text(timed: Page, tmp_path: Path) -> None:
+    async with overlay(timed, tmp_path, f"labels = [{json.dumps(MALICE)}]") as hub:
         hub.send("spot", word(MALICE))
-        assert await title(page) == MALICE.upper()
-        await page.evaluate("(text) => update({ label: text, text })", MALICE)
-        await page.wait_for_selector(".detail")
-        assert await page.locator("#stage img, #stage script").count() == 0
-        assert await page.evaluate("window.harmed") is None
+        assert await title(timed) == MALICE.upper()
+        await timed.evaluate("(text) => update({ label: text, text })", MALICE)
+        await timed.clock.run_for(3000)
+        await timed.wait_for_selector(".detail")
+        assert await timed.locator("#stage img, #stage script").count() == 0
+        assert await timed.evaluate("window.harmed") is None
 
 
 # time
@@ -277,13 +296,15 @@ async def test_what_would_come_too_late_does_not_come(page: Page, tmp_path: Path
         await stays_away(page)
 
 
-async def test_what_waits_too_long_for_another_does_not_come(page: Page, tmp_path: Path) -> None:
-    async with overlay(page, tmp_path, "latest_s = 4.0\ndurations_s = {Goal = 3.0}") as hub:
+async def test_what_waits_too_long_for_another_does_not_come(timed: Page, tmp_path: Path) -> None:
+    async with overlay(timed, tmp_path, "latest_s = 4.0\ndurations_s = {Goal = 3.0}") as hub:
         hub.send("spot", word("Goal"))
-        await title(page)
+        await title(timed)
         hub.send("spot", word("Yellow card", name="a2"))
-        await page.wait_for_selector("[data-label=Goal]", state="detached")
-        await stays_away(page)
+        await until(timed, "queue.length === 1")
+        await timed.clock.run_for(4000)
+        await timed.wait_for_selector("[data-label=Goal]", state="detached")
+        await stays_away(timed)
 
 
 async def test_the_wall_clock_of_the_stream_counts_if_it_can_be_right(page: Page, tmp_path: Path) -> None:
@@ -325,8 +346,7 @@ async def test_from_the_word_to_pixels(
             drawn, painted = await page.evaluate("window.painted.at(-1)")
             drawn_ms.append(drawn - said)
             painted_ms.append(painted - said)
-            await page.evaluate("stage.leave()")
-            await gone(page)
+            await page.evaluate("stage._clear()")
         for name, times in [("drawn", drawn_ms), ("painted", painted_ms)]:
             record_property(f"{name}_ms_median", round(float(np.median(times))))
             print(

@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -6,6 +7,9 @@ import pytest_asyncio
 from browser import chromium
 from overlay_page import gone, new_page, overlay, stays_away, title, word
 from playwright.async_api import Page
+
+from engines.errors import UsageError
+from streamer.pages.overlay import read_overlay
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,6 +80,41 @@ async def test_an_operator_shows_one_by_hand_and_sets_keys_with_xml(page: Page, 
         hub.send("spot", word("Corner", name="a2"))
         assert await title(page) == "CORNER"
         assert await page.locator(".clock").inner_text() == "12:34"
+
+
+REFUSED: list[tuple[str, object]] = [
+    *(("duration_s", -5), ("duration_s", 1e9), ("durations_s.Goal", 0), ("latest_s", -1), ("programme_delay_s", 1e9)),
+    *(("min_confidence", 2), ("labels", ""), ("look.scale", 50), ("look.bottom_margin", -1), ("look.position", "top")),
+    *(("look.accent", "red"), ("look.font", "x; y")),
+]
+
+
+async def test_what_the_config_refuses_an_operator_cannot_set(page: Page, tmp_path: Path) -> None:
+    async with overlay(page, tmp_path):
+        earlier = await page.evaluate("settings.config")
+        for key, value in REFUSED:
+            table, _, name = key.rpartition(".")
+            path = tmp_path / "refused.toml"
+            path.write_text(f"{f'[{table}]' if table else ''}\n{name} = {json.dumps(value)}")
+            with pytest.raises(UsageError):
+                read_overlay(path)
+            await page.evaluate("(data) => update(data)", {key: value})
+            assert await page.evaluate("settings.config") == earlier, key
+        await page.evaluate("update({ 'durations_s.Goal': '2', 'look.scale': 2 })")
+        assert await page.evaluate("[settings.durationMs('Goal'), settings.config.look.scale]") == [2000, 2]
+
+
+@pytest.mark.parametrize("command", ["next()", "stop(), play()"])
+async def test_a_provisional_one_that_was_sent_away_does_not_come_back(
+    page: Page, tmp_path: Path, command: str
+) -> None:
+    async with overlay(page, tmp_path, "provisional = true") as hub:
+        hub.send("spot", word("Goal", state="provisional"))
+        assert await title(page) == "GOAL?"
+        await page.evaluate(command)
+        await gone(page)
+        hub.send("spot", word("Goal"))
+        await stays_away(page)
 
 
 NONSENSE = ["", "nonsense", "<templateData>", "null", "[1]", '{"__proto__": {"a": 1}}', '{"look.scale": "x"}', 7]

@@ -24,6 +24,7 @@ def refused(folder: Path, text: str) -> str:
     sentence = str(caught.value)
     assert sentence.startswith(str(path))
     assert "\n" not in sentence
+    assert "A-F" not in sentence, "no regular expression"
     return sentence.removeprefix(f"{path}: ")
 
 
@@ -73,11 +74,14 @@ def test_a_language_of_ones_own_can_be_given(tmp_path: Path) -> None:
         ("programme_delay_s = nan", "programme_delay_s:", "finite"),
         ("min_confidence = 40", "min_confidence:", "1"),
         ('[durations_s]\nGoal = "long"', "durations_s.Goal:", "number"),
-        ('[look]\naccent = "red"', "look.accent:", "#"),
-        ('[look]\nfont = "x; } body { color: red"', "look.font:", "pattern"),
+        ('[look]\naccent = "red"', "look.accent: 'red' is no colour;", "#rrggbb"),
+        ('[look]\nfont = "x; } body { color: red"', "look.font:", "families as in CSS"),
         ('[look]\nposition = "top"', "look.position:", "centre"),
         ('language = "nl"', "language: there are no words in 'nl'", "[text."),
         ('[mqtt]\nurl = "mqtt://broker"', "mqtt.url:", "wss://"),
+        ('[mqtt]\nurl = "ws://[::1]:9001"', "mqtt.url:", "IPv4"),
+        ('[mqtt]\nurl = "ws://a; script-src *"', "mqtt.url:", "wss://"),
+        ('[mqtt]\nurl = "ws://broker:99999"', "mqtt.url:", "wss://"),
         ("labels", "the overlay's config is not TOML:", ""),
     ],
 )

@@ -88,7 +88,7 @@ async def publish(broker: Mosquitto, said: SpotMessage, topic: str = "touchline/
 async def test_it_listens_to_a_broker_and_passes_over_what_is_old_or_broken(page: Page, tmp_path: Path) -> None:
     with mosquitto(tmp_path, websockets=True) as broker:
         await publish(broker, word("Penalty", name="old"), retain=True)
-        async with overlay(page, tmp_path, QUICK, f"?mqtt={broker.ws_url}"):
+        async with overlay(page, tmp_path, f'{QUICK}[mqtt]\nurl = "{broker.ws_url}"'):
             await stays_away(page)
             async with aiomqtt.Client("127.0.0.1", broker.port) as client:
                 for nonsense in ("", "{", "7", '{"data": {}}', '{"data": {"id": "x", "label": "Goal"}}'):
@@ -126,6 +126,23 @@ async def test_user_and_password_come_from_the_config_and_never_from_the_address
             async with aiomqtt.Client("127.0.0.1", broker.port, username="screen", password="secret") as client:
                 await client.publish("touchline/main/spots", spot_event(word("Goal")).json(), qos=1)
             assert await title(page) == "GOAL"
+
+
+async def test_a_link_to_another_broker_is_not_followed(page: Page, tmp_path: Path) -> None:
+    visitors: list[object] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visitors.append(await reader.read(1))
+        writer.close()
+
+    config = tmp_path / "overlay.toml"
+    config.write_text('[mqtt]\nurl = "ws://127.0.0.1:9"\nuser = "screen"\npassword = "secret"\n')
+    async with await asyncio.start_server(note, "127.0.0.1", 0) as evil, served(config) as (url, _):
+        address = f"ws://127.0.0.1:{evil.sockets[0].getsockname()[1]}/"
+        await open_overlay(page, f"{url}/overlay?mqtt={address}", ready="/^looking/.test(window.sourceText())")
+        assert address in await page.evaluate("window.sourceText()")
+        await page.goto("about:blank")
+    assert visitors == []
 
 
 def _hashed(password: str) -> str:

@@ -96,7 +96,7 @@ async def test_a_port_that_is_taken_is_said_in_one_sentence() -> None:
 
 
 async def test_nothing_is_shown_to_others_without_a_token() -> None:
-    with pytest.raises(UsageError, match="a token is needed"):
+    with pytest.raises(UsageError, match="set a token in"):
         async with serve(ServeConfig(0, "0.0.0.0"), Metrics(), lambda: None, Hub(HELLO), None):
             pass
 
@@ -173,6 +173,22 @@ async def test_static_files_are_the_pages_own() -> None:
             assert " 404 " in (await raw(url, f"/static/{name}")).splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("broker", "may"),
+    [("", "'self'"), ("wss://broker:9001/mqtt", "'self' wss://broker:9001"), ("ws://Broker", "'self' ws://broker")],
+)
+async def test_the_overlay_may_listen_to_the_configs_broker_alone(tmp_path: Path, broker: str, may: str) -> None:
+    overlay = tmp_path / "overlay.toml"
+    overlay.write_text(f'[mqtt]\nurl = "{broker}"')
+    config = ServeConfig(0, overlay=overlay)
+    async with (
+        serve(config, Metrics(), lambda: None, Hub(HELLO), None) as url,
+        aiohttp.ClientSession(url) as client,
+        client.get("/overlay") as answer,
+    ):
+        assert answer.headers["Content-Security-Policy"].split("connect-src ")[1] == may
+
+
 async def test_the_preview_is_encoded_for_viewers_alone_and_each_sees_the_newest() -> None:
     hub = Hub(HELLO)
     wanted: list[bool] = []
@@ -201,3 +217,13 @@ async def test_who_supervises_sees_whether_it_is_ready() -> None:
         assert (await client.get("/readyz")).status == 200
         metrics = await (await client.get("/metrics")).text()
         assert "touchline_page_clients 1.0" in metrics
+
+
+async def test_exemplars_are_for_whoever_accepts_openmetrics() -> None:
+    async with served() as (_, client):
+        plain = await client.get("/metrics")
+        assert plain.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        assert "# EOF" not in await plain.text()
+        openmetrics = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        assert openmetrics.headers["Content-Type"].startswith("application/openmetrics-text")
+        assert (await openmetrics.text()).endswith("# EOF\n")

@@ -97,7 +97,7 @@ async def a_run(
     outbox = Outbox(path, capacity=capacity)
     await outbox.open()
     config = MqttConfig(url=url, timeout_s=timeout_s)
-    run = Run(Publisher(parse_broker_url(url), "main", outbox, config, **options), outbox)
+    run = Run(Publisher(parse_broker_url(url), "main", outbox, config, run="r", **options), outbox)
     try:
         if start:
             await run.publisher.start(status(), patient=patient)
@@ -363,7 +363,7 @@ async def test_the_newest_status_and_clock_are_said_again_at_every_connection(tm
             after = [topic for topic, _ in subscriber.arrived[before:]]
             assert after == ["status", "status", "clock"]  # offline, online, clock
             assert subscriber.states == ["online", "offline", "online"]
-            assert subscriber.on("status")[1]["run"] == run.publisher.run_id
+            assert subscriber.on("status")[1]["run"] == "r"
         async with subscribed(broker.url) as late:
             await until(lambda: bool(late.on("clock")))
             assert late.on("clock")[0]["media_time"] == 2.0

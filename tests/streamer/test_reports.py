@@ -12,7 +12,6 @@ from engines.head import Scores
 from streamer.desk import Desk
 from streamer.feed import Advanced
 from streamer.ingest.messages import SourceChanged
-from streamer.outbox import Outbox
 from streamer.progress import Progress
 from streamer.reports import Reports
 
@@ -27,7 +26,7 @@ def row(index: int, scores: Sequence[float], look_ahead: int = 1) -> Scores:
 
 
 def test_the_promise_and_the_bundle_are_in_the_status() -> None:
-    status = reports().status("online", None, None)
+    status = reports().status("online", {})
     promised_s = fake_manifest().promised_delay_s("Goal")
     assert status.promise == {"Goal": promised_s, "Foul": promised_s}
     assert status.bundle is not None
@@ -49,7 +48,7 @@ def test_the_promise_and_the_bundle_are_in_the_status() -> None:
 def test_the_sources_health_follows_its_state(change: SourceChanged, health: str) -> None:
     one = reports()
     one.changed(change)
-    status = one.status("online", None, None)
+    status = one.status("online", {})
     assert status.health["source"].state == health
     assert status.source is not None
     assert status.source["state"] == change.state
@@ -59,18 +58,10 @@ def test_the_sources_health_follows_its_state(change: SourceChanged, health: str
 def test_seconds_that_are_shed_are_the_engines_fault() -> None:
     progress = Progress()
     one = reports(progress)
-    assert one.status("online", None, None).health["engines"].state == "ok"
+    assert one.status("online", {}).health["engines"].state == "ok"
     progress.shed = 3
-    health = one.status("online", None, None).health["engines"]
+    health = one.status("online", {}).health["engines"]
     assert (health.state, health.reason) == ("warning", "the engines are late; 3 seconds were shed")
-
-
-async def test_a_lost_broker_is_a_warning_and_a_broken_disk_a_failure() -> None:
-    outbox = Outbox(None)
-    await outbox.open()
-    health = reports().status("online", outbox, False).health
-    assert (health["broker"].state, health["outbox"].state) == ("warning", "ok")
-    await outbox.close()
 
 
 def test_each_label_is_scored_with_its_own_look_ahead() -> None:
@@ -105,7 +96,8 @@ def test_the_clock_puts_media_time_beside_the_wall_and_the_stream() -> None:
 def test_only_the_last_status_has_the_statistics() -> None:
     progress = Progress()
     progress.seconds = 90
-    status = reports(progress).status("stopped", None, None)
+    status = reports(progress).status("stopped", {}, "interrupted")
     assert status.statistics is not None
     assert status.statistics["seconds"] == 90
     assert status.health == {}
+    assert status.reason == "interrupted"

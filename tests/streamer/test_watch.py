@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,7 +26,7 @@ from streamer.cloudevents import Event, event, spot_event
 from streamer.mqtt import Connection, Will, connect, parse_broker_url, topics
 from streamer.payload import Received, SpotMessage, StatusMessage
 from streamer.screen import clock
-from streamer.watch import Watcher, add_arguments, line, watch
+from streamer.watch import Watcher, _client_id, add_arguments, line, watch
 
 SAID = datetime(2025, 5, 31, 19, 0, 0, 0, UTC)
 NOBODY = "mqtt://127.0.0.1:9"  # the discard port: nothing listens there
@@ -396,6 +397,40 @@ async def test_a_session_shows_what_was_said_while_it_was_away(tmp_path: Path) -
             await streamer.say(*map(spot, range(100)))
         assert await session(broker.url, count=100) == [str(n) for n in range(100)]
         assert await session(broker.url, count=0) == []
+
+
+async def test_a_session_is_one_of_its_prefix(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as broker:
+        assert await session(broker.url, count=0) == []
+        task = asyncio.create_task(session(broker.url, "--prefix", "b", count=0))
+        assert await session(broker.url, count=0) == []
+        assert await task == []
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0))
+        assert await session(broker.url, "--prefix", "b", count=0) == []
+        assert await session(broker.url, count=1) == ["0"]
+
+
+def test_the_id_of_a_session_is_short_and_its_own_whatever_the_names() -> None:
+    names = ("me", "you/+#", "é" * 500)
+    made = {_client_id(name, base) for name in names for base in ("touchline/main", "touchline/+", "b/main")}
+    assert len(made) == 9
+    assert all(re.fullmatch("touchline-watch-[A-Za-z0-9-]{1,40}", one) for one in made)
+
+
+async def test_of_two_in_one_session_one_ends_with_a_sentence_and_the_other_goes_on(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as broker:
+        given = arguments(broker.url, "--stream", "main", "--session", "me", "--json")
+        consoles = plain(), plain()
+        tasks = [asyncio.create_task(watch(given, console)) for console in consoles]
+        done, (other,) = await asyncio.wait(tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        says = rf"^{broker.url}: another watch uses this session; give another --session name\.$"
+        with pytest.raises(DeliveryError, match=says):
+            done.pop().result()
+        async with streaming(broker.url) as streamer:
+            await streamer.say(spot(0))
+        await until(lambda: bool(printed(consoles[tasks.index(other)])))
+        await ended(other)  # type: ignore[arg-type]
 
 
 async def test_a_session_outlives_the_broker(tmp_path: Path) -> None:

@@ -11,15 +11,18 @@ const $ = (id) => document.getElementById(id);
 const SHORTCUTS = "touchline-shortcuts";
 const store = new Store();
 const dirty = new Set();
-let connected = false;
 
 const list = new SpotList(store, press);
-const clip = new ClipDialog(list, store);
+const clip = new ClipDialog(list, store, showPicture);
 const timeline = new Timeline($("canvas"), $("tip"), store, {
   choose: markChosen,
   play: (spot) => spot?.clip && clip.play(spot),
   moved: showTools,
 });
+store.cleared = () => {
+  timeline.live();
+  dirty.add("spots").add("promise");
+};
 
 /** Jump to a spot, and play its clip if there is one. */
 function press(spot) {
@@ -55,11 +58,9 @@ function greet() {
 }
 
 function changed(up) {
-  connected = up;
-  $("alert").hidden = up;
-  $("alert").textContent = up ? "" : "The connection to the streamer is lost. What is shown stays; it is looked for again.";
-  dirty.add("status");
-  if (up) showPicture();
+  store.connected = up;
+  dirty.add("status").add("clock");
+  showPicture(); // a lost one is asked for again, since a picture that stands still tells nobody
 }
 
 const shows = { spots: () => list.show(), promise: showDelay, status: showStatus, clock: showClock };
@@ -83,17 +84,22 @@ setInterval(() => {
 }, 1000);
 
 function showStatus() {
-  const { status, hello } = store;
+  const { status, hello, connected, ended } = store;
   const state = status?.state ?? "online";
   const source = status?.source?.state;
   let [name, text] = hello?.live ? ["live", "Live"] : ["replay", "Replay"];
-  if (!connected) [name, text] = ["lost", "Not connected"];
-  else if (state !== "online") [name, text] = ["stopped", state === "stopped" ? "Stopped" : "Offline"];
+  if (ended) [name, text] = ["stopped", "Stopped"];
+  else if (!connected) [name, text] = ["lost", "Not connected"];
+  else if (state !== "online") [name, text] = ["lost", "Offline"];
   else if (status?.paused) [name, text] = ["paused", "Paused"];
   else if (source && !["running", "ended"].includes(source)) [name, text] = ["waiting", `Source ${source}`];
   $("state").dataset.state = name;
   $("state").textContent = text;
+  const lost = !connected && !ended;
+  $("alert").hidden = !lost;
+  $("alert").textContent = lost ? "The connection to the streamer is lost. What is shown stays; it is looked for again." : "";
   const notices = [
+    ended ? "Stopped: the run has ended. What is shown stays." : "",
     status?.paused ? "Paused by command: nothing is said." : "",
     status?.muted?.length ? `Muted by command: ${status.muted.join(", ")}.` : "",
     ...Object.entries(status?.thresholds ?? {}).map(([label, share]) => `${label}: threshold set to ${asPercent(share)}.`),
@@ -108,8 +114,10 @@ function showClock() {
   const { half, time } = store.at(store.now);
   $("media-time").textContent = store.parts.some((p) => p.half > 1) ? `${half} | ${mediaTime(time)}` : mediaTime(time);
   const names = { rtcp: "the sender’s clock", prft: "the stream’s clock", hls: "the playlist’s clock", arrival: "arrival" };
-  const { clock, utc } = store.clock ?? {};
-  $("clock-note").textContent = utc ? `picture of ${wallTime(utc)}, by ${names[clock] ?? clock}` : "";
+  const { clock, utc, media_time: told } = store.clock ?? {};
+  const taken = Date.parse(utc) + 1000 * (time - told); // told every few seconds, of one moment
+  const known = utc && store.clock.half === half && store.connected && !store.ended;
+  $("clock-note").textContent = known ? `picture of ${wallTime(taken)}, by ${names[clock] ?? clock}` : "";
   document.title = `${mediaTime(time)} ${store.hello?.stream ?? ""} – touchline`;
 }
 
@@ -126,7 +134,7 @@ function showTable() {
   );
 }
 
-// The picture: fetched only while somebody can see it
+// The picture: fetched only while somebody can see it, and its connection is not wanted for a clip
 
 let wanted = true;
 
@@ -134,7 +142,7 @@ function showPicture() {
   const offered = Boolean(store.hello?.preview);
   $("preview-panel").hidden = !offered;
   const loaded = document.readyState === "complete"; // or the browser says that it is loading, until a picture comes
-  const on = offered && wanted && connected && loaded && !document.hidden;
+  const on = offered && wanted && store.connected && loaded && !document.hidden && !$("clip").open;
   $("preview-toggle").textContent = wanted ? "Hide" : "Show";
   $("preview-panel").dataset.wanted = String(wanted);
   if (on === $("preview").hasAttribute("src")) return;

@@ -7,30 +7,45 @@ const BREAK_S = 1.6; // between scores that are one curve
 
 export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif";
 
-/** Draw the axis and its lines, each part of it in its own media time. */
-export function drawAxis(view, plan) {
-  const { pen, colour, store, scale } = view;
+/** Draw the lines of the axis. */
+export function drawGrid(view, plan) {
+  const { pen, colour, store } = view;
   const [from, to] = view.range;
-  const step = TICKS.find((t) => t * scale.per >= 4.2 * plan.rem) ?? 3600;
   const bottom = plan.height - plan.axis;
+  pen.strokeStyle = colour.grid;
+  for (const { x } of ticks(view, plan)) line(pen, x, 0, x, bottom);
+  pen.strokeStyle = colour.warn;
+  for (const { start } of store.parts) if (start > from && start < to) line(pen, view.x(start), 0, view.x(start), bottom);
+}
+
+/** Draw the axis, over the lowest of the lanes in sight. */
+export function drawAxis(view, plan) {
+  const { pen, colour, scale } = view;
+  const { scrollTop, clientHeight } = view.canvas.parentElement;
+  const top = Math.min(plan.height, scrollTop + clientHeight) - plan.axis;
+  pen.fillStyle = colour.panel;
+  pen.fillRect(0, top, scale.right + plan.rem, plan.height - top);
   pen.font = `${0.8 * plan.rem}px ${FONT}`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
-  for (const part of store.parts) {
-    const next = store.parts[store.parts.indexOf(part) + 1];
+  pen.fillStyle = colour.muted;
+  for (const { time, x } of ticks(view, plan)) {
+    if (time < 0 || x < scale.left + plan.rem || x > scale.right - plan.rem) continue;
+    pen.fillText(mediaTime(time), x, top + plan.axis / 2);
+  }
+}
+
+/** Round times that are in sight, each part of the axis in its own media time, and where they are drawn. */
+function* ticks(view, plan) {
+  const { store, scale } = view;
+  const [from, to] = view.range;
+  const step = TICKS.find((t) => t * scale.per >= 4.2 * plan.rem) ?? 3600;
+  for (const [at, part] of store.parts.entries()) {
+    const next = store.parts[at + 1];
     const until = Math.min(to, next ? next.start - 1e-3 : to);
     const first = Math.ceil((Math.max(from, part.start) - part.offset) / step) * step;
     for (let time = first; time + part.offset <= until; time += step) {
-      const x = Math.round(view.x(time + part.offset)) + 0.5;
-      pen.strokeStyle = colour.grid;
-      line(pen, x, 0, x, bottom);
-      if (time < 0 || x < scale.left + plan.rem || x > scale.right - plan.rem) continue;
-      pen.fillStyle = colour.muted;
-      pen.fillText(mediaTime(time), x, plan.height - plan.axis / 2);
-    }
-    if (part.start > from && part.start < to) {
-      pen.strokeStyle = colour.warn;
-      line(pen, view.x(part.start), 0, view.x(part.start), bottom);
+      yield { time, x: Math.round(view.x(time + part.offset)) + 0.5 };
     }
   }
 }

@@ -38,7 +38,7 @@ class Queue {
     this._stage = stage;
     this._stage.onfree = () => this.step();
     this._waiting = new Map(); // id → item
-    this._heard = new Map(); // id → "shown" while provisional, "over" after its final word
+    this._heard = new Map(); // id → "shown" while provisional, "over" after its final word, or a hand's
     this._playing = true;
     this._timer = null;
   }
@@ -51,7 +51,7 @@ class Queue {
   set playing(playing) {
     this._playing = playing;
     if (playing) this.step();
-    else this._stage.leave();
+    else this.next();
   }
 
   /** Take a word about a spot. */
@@ -75,8 +75,10 @@ class Queue {
     this.step();
   }
 
-  /** Let go what is on air; what waits comes after it. */
+  /** Let go what is on air, whatever its final word will be; what waits comes after it. */
   next() {
+    const { id, provisional } = this._stage.current ?? {};
+    if (id && provisional) this._note(id, "over");
     this._stage.leave();
   }
 

@@ -1,6 +1,26 @@
 "use strict";
 /* What is shown and how: the config, over it what the page's address asks for, over that what an operator has set. */
 
+const within = (least, most) => (value) => value >= least && value <= most;
+const colour = (text) => /^#([0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})$/i.test(text);
+
+/** What a key's value must be, beside its type; as in overlay.py. */
+const ALLOWED = {
+  labels: (list) => list.length > 0,
+  min_confidence: within(0, 1),
+  programme_delay_s: within(0, 3600),
+  latest_s: within(0, 3600),
+  duration_s: within(1, 60),
+  durations_s: within(1, 60),
+  "look.accent": colour,
+  "look.background": colour,
+  "look.foreground": colour,
+  "look.font": (text) => /^[\p{L}\p{N}_ ,.'"-]+$/u.test(text),
+  "look.position": (text) => ["left", "centre", "right"].includes(text),
+  "look.bottom_margin": within(0, 80),
+  "look.scale": within(0.5, 2),
+};
+
 class Settings {
   constructor(config, query) {
     this._query = query;
@@ -47,10 +67,11 @@ class Settings {
   _put(key, value) {
     const [first, second, ...rest] = key.split(".");
     if (first === "text" && rest.length) return this._name(second, rest.join("."), value);
-    if (first === "durations_s" && second) return assign(this._config.durations_s, key.slice(12), value, 0);
-    if (second === undefined) return assign(this._config, first, value, own(this._config, first));
+    const allowed = own(ALLOWED, first === "durations_s" ? first : key);
+    if (first === "durations_s" && second) return assign(this._config.durations_s, key.slice(12), value, 0, allowed);
+    if (second === undefined) return assign(this._config, first, value, own(this._config, first), allowed);
     if (first !== "look" || rest.length) return false;
-    return assign(this._config.look, second, value, own(this._config.look, second));
+    return assign(this._config.look, second, value, own(this._config.look, second), allowed);
   }
 
   _name(language, label, value) {
@@ -68,11 +89,12 @@ function define(table, key, value) {
   Object.defineProperty(table, key, { value, configurable: true, enumerable: true, writable: true });
 }
 
-/** Set a key to a value of the same type as an example, made from text if need be; return whether that was possible. */
-function assign(table, key, value, like) {
+/** Set a key to a value of the same type as an example, made from text if need be; return whether it may be that. */
+function assign(table, key, value, like, allowed = () => true) {
   const made = alike(value, like);
-  if (made !== undefined) define(table, key, made);
-  return made !== undefined;
+  const taken = made !== undefined && allowed(made);
+  if (taken) define(table, key, made);
+  return taken;
 }
 
 function alike(value, like) {

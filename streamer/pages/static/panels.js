@@ -1,9 +1,8 @@
 // Health, delay against the promise, and where the time goes.
 
 import { asCount, decimal, drawn, element } from "./format.js";
-import { delayOf } from "./store.js";
+import { delayOf, PARTS } from "./store.js";
 
-const PARTS = ["grid", "look_ahead", "hold", "compute", "publish"];
 const SIGNS = { ok: "●", warning: "▲", failed: "■" };
 const COUNTED = { seconds_shed: "seconds shed", deadlines_missed: "deadlines missed", decisions_forced: "decisions forced", source_openings: "source opened", spots_lost: "spots lost" };
 const LATEST = 300;
@@ -42,12 +41,14 @@ export function showHealth(store) {
 
 /** Show the delay of each confirmed spot beside what is promised for its label. */
 export function showPromise(store) {
-  const spots = [...store.spots.values()].filter((s) => s.state === "confirmed").slice(-LATEST);
+  const all = [...store.spots.values()].filter((s) => s.state === "confirmed");
+  const spots = all.slice(-LATEST);
   const promised = spots.filter((s) => store.promise(s.label) !== undefined);
   const late = promised.filter((s) => delayOf(s) > store.promise(s.label) + ROUNDING_S);
   const missed = store.stats?.statistics?.deadlines_missed ?? 0;
   const kept = promised.length - late.length;
-  $("kept").textContent = promised.length ? `${asCount(kept)} of ${asCount(promised.length)}` : "–";
+  const of = spots.length < all.length ? "of the last" : "of";
+  $("kept").textContent = promised.length ? `${asCount(kept)} ${of} ${asCount(promised.length)}` : "–";
   $("kept").dataset.state = late.length || missed ? "failed" : "ok";
   $("kept-note").textContent = promised.length ? keptNote(promised, missed) : spots.length ? "nothing is promised" : "nothing confirmed yet";
   const longest = Math.max(1, ...spots.map(delayOf), ...store.labels.map((l) => store.promise(l) ?? 0)) * 1.04;
@@ -92,7 +93,7 @@ function scale(longest) {
 
 /** Show how long each part of the way takes. */
 export function showLatency(store) {
-  const parts = store.stats && Object.keys(store.stats.latency).length ? store.stats.latency : measured(store);
+  const parts = store.stats?.latency ?? {};
   const names = [...PARTS, "total"].filter((part) => part in parts);
   const sum = PARTS.filter((part) => part in parts).reduce((all, part) => all + parts[part].p50, 0) || 1;
   let before = 0;
@@ -112,16 +113,4 @@ export function showLatency(store) {
       return element("tr", { className: part }, head, ...cells);
     }),
   );
-}
-
-/** The same from the spots themselves, while the streamer has not sent any. */
-function measured(store) {
-  const spots = [...store.spots.values()].filter((s) => s.state === "confirmed").slice(-LATEST);
-  const values = { total: spots.map(delayOf) };
-  for (const part of PARTS) values[part] = spots.map((s) => s.latency[part]).filter((v) => v !== undefined);
-  return Object.fromEntries(Object.entries(values).filter(([, all]) => all.length).map(([part, all]) => {
-    const sorted = [...all].sort((a, b) => a - b);
-    const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-    return [part, { p50: at(0.5), p95: at(0.95), max: sorted.at(-1) }];
-  }));
 }

@@ -1,10 +1,9 @@
 // The list of spots, newest first, and the dialog that plays a clip.
 
 import { ago, asPercent, decimal, element, mediaTime, wallTime } from "./format.js";
-import { delayOf } from "./store.js";
+import { delayOf, PARTS } from "./store.js";
 
 const MOST_SHOWN = 200;
-const PARTS = ["grid", "look_ahead", "hold", "compute", "publish"];
 const $ = (id) => document.getElementById(id);
 
 export class SpotList {
@@ -59,15 +58,22 @@ export class SpotList {
     if (!spot) return;
     $("latest-label").textContent = spot.label;
     $("latest-time").textContent = mediaTime(spot.media_time);
-    $("latest-age").textContent = ago((this.store.now ?? spot.x) - spot.x);
+    $("latest-age").textContent = this.#age(spot);
     if ($("latest").dataset.spot === spot.id) return;
     $("latest").dataset.spot = spot.id;
     if (this.store.present) $("latest").animate?.([{ opacity: 0.2 }, { opacity: 1 }], { duration: calm() ? 0 : 500 });
   }
 
+  /** How long ago a spot was; nothing where media time stands still for good, or nobody knows. */
+  #age(spot) {
+    const { now, nowAt, hello, connected, ended } = this.store;
+    if (now === null || !connected || ended) return "";
+    return ago(now - spot.x + (hello.live ? (performance.now() - nowAt) / 1000 : 0));
+  }
+
   #item(spot) {
     let item = this.#items.get(spot.id);
-    const key = `${spot.state} ${spot.revision} ${spot.clip ?? ""}`;
+    const key = `${spot.said_utc} ${spot.state} ${spot.revision} ${spot.clip ?? ""}`;
     if (item?.dataset.key === key) return item;
     if (!item) {
       item = element("li", {}, element("button", { type: "button" }));
@@ -95,10 +101,12 @@ export class SpotList {
 export class ClipDialog {
   #spot = null;
 
-  /** @param {SpotList} list says which clip is the next one. */
-  constructor(list, store) {
-    this.list = list;
-    this.store = store;
+  /**
+   * @param {SpotList} list says which clip is the next one.
+   * @param {() => void} changed is told when the dialog has been opened, before the clip is fetched, and closed.
+   */
+  constructor(list, store, changed) {
+    Object.assign(this, { list, store, changed });
     $("clip-earlier").addEventListener("click", () => this.#step(1));
     $("clip-later").addEventListener("click", () => this.#step(-1));
     $("clip").addEventListener("close", () => {
@@ -106,6 +114,7 @@ export class ClipDialog {
       $("video").removeAttribute("src");
       $("video").load();
       this.#spot = null;
+      changed();
     });
     $("video").addEventListener("error", () => {
       if (this.#spot) $("clip-fault").hidden = false;
@@ -119,8 +128,9 @@ export class ClipDialog {
     $("clip-fault").hidden = true;
     $("clip-file").href = spot.clip;
     $("clip-facts").replaceChildren(...facts(spot));
-    $("video").src = spot.clip;
     if (!$("clip").open) $("clip").showModal();
+    this.changed();
+    $("video").src = spot.clip;
     $("video").play().catch(() => {}); // the browser may want a press of its own
     $("clip-earlier").disabled = !this.#next(1);
     $("clip-later").disabled = !this.#next(-1);

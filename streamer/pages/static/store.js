@@ -1,6 +1,7 @@
 // All that a page knows: scores, spots and how the run is, placed on one axis.
 //
-// The axis is media time; another half, and another run of the streamer, go on behind what is there already.
+// The axis is media time; another half goes on behind what is there already. Another run of a live stream goes on too,
+// in a later epoch; a run that begins anew says the same spots again, so all that was there goes.
 
 const LEAST_SCORE = 0.01;
 const MOST_POINTS = 20_000;
@@ -18,13 +19,17 @@ export class Store {
   now = null; // the newest place on the axis
   nowAt = 0; // when that was, by performance.now()
   present = false; // whether the history is through
+  connected = false;
+  cleared = () => {}; // told when a run has begun anew
   #clips = new Map();
+  #newest = null; // half and epoch of the newest row
+  #fresh = false; // whether the run has said hello, but no row yet
 
   /** Take an event; return the spot that it is about, if it is about one. */
   take(kind, data) {
     if (kind === "hello") this.#greet(data);
     else if (kind === "status" || kind === "clock" || kind === "stats") this[kind] = data;
-    else if (kind === "past") data.rows.forEach(([half, , time, scores]) => this.#row(half, time, scores));
+    else if (kind === "past") data.rows.forEach((row) => this.#row(...row));
     else if (kind === "scores") this.#scores(data);
     else if (kind === "spot") return this.#spot(data);
     else if (kind === "clip") return this.#clip(data);
@@ -34,6 +39,11 @@ export class Store {
 
   get labels() {
     return [...this.lanes.keys()];
+  }
+
+  /** Whether the run has ended by itself, or by command. */
+  get ended() {
+    return this.status?.state === "stopped";
   }
 
   /** The seconds promised for a label; undefined if nothing is. */
@@ -54,6 +64,10 @@ export class Store {
   }
 
   #greet(hello) {
+    if (this.hello && hello.run !== this.hello.run) {
+      this.#fresh = true;
+      this.status = this.clock = this.stats = null;
+    }
     this.hello = hello;
     this.present = false;
     for (const label of hello.labels) this.#lane(label);
@@ -69,12 +83,27 @@ export class Store {
     return this.lanes.get(label);
   }
 
+  /** Let go what was there if a run begins anew: in no later epoch. Rows alone tell, as old words may be taken back. */
+  #follow(half, epoch) {
+    const [lastHalf, lastEpoch] = this.#newest ?? [0, 0];
+    if (this.#fresh && (half < lastHalf || (half === lastHalf && epoch <= lastEpoch))) this.#clear();
+    this.#fresh = false;
+    this.#newest = [half, epoch];
+  }
+
+  #clear() {
+    for (const kept of [this.spots, this.lanes, this.#clips]) kept.clear();
+    for (const label of this.hello.labels) this.#lane(label);
+    this.parts = [];
+    this.now = null;
+    this.cleared();
+  }
+
   #place(half, time) {
-    const name = `${this.hello?.run} ${half}`;
-    let part = this.parts.find((p) => p.name === name);
+    let part = this.parts.find((p) => p.half === half);
     if (!part) {
       const offset = this.now === null ? 0 : Math.ceil(this.now) + BETWEEN_S - time;
-      part = { name, half, offset, start: this.parts.length ? time + offset : -Infinity };
+      part = { half, offset, start: this.parts.length ? time + offset : -Infinity };
       this.parts.push(part);
     }
     return part.offset + time;
@@ -87,11 +116,12 @@ export class Store {
   }
 
   #scores(message) {
-    for (const row of message.rows) this.#row(message.half, row.media_time, row.scores);
+    for (const row of message.rows) this.#row(message.half, message.epoch, row.media_time, row.scores);
     this.#advance(this.#place(message.half, message.media_time));
   }
 
-  #row(half, time, scores) {
+  #row(half, epoch, time, scores) {
+    this.#follow(half, epoch);
     const x = this.#place(half, time);
     for (const [label, score] of Object.entries(scores)) {
       if (score < LEAST_SCORE) continue;
@@ -127,6 +157,9 @@ export class Store {
     return spot ?? null;
   }
 }
+
+/** What a delay is made of, in order. */
+export const PARTS = ["grid", "look_ahead", "hold", "compute", "publish"];
 
 /** From the action to the word, in media time. */
 export const delayOf = (spot) => spot.emitted_at - spot.media_time;

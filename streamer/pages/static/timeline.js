@@ -1,6 +1,6 @@
 // The timeline: a lane a label, its scores as a filled curve, its spots as marks. Draws when something has changed.
 
-import { drawAxis, drawCurve, FONT, line, lower } from "./drawing.js";
+import { drawAxis, drawCurve, drawGrid, FONT, line, lower } from "./drawing.js";
 import { asPercent, decimal, mediaTime } from "./format.js";
 import { delayOf } from "./store.js";
 
@@ -193,9 +193,10 @@ export class Timeline {
     const right = width - 0.5 * plan.rem;
     this.scale = { from, left: plan.left, per: (right - plan.left) / this.span, right };
     this.#marks = [];
-    drawAxis(this, plan);
+    drawGrid(this, plan);
     for (const lane of this.#lanes) this.#lane(lane, plan, from, to);
     this.#newest(plan);
+    drawAxis(this, plan);
     canvas.setAttribute("aria-valuemax", String(Math.max(0, Math.round(this.store.now ?? 0))));
   }
 
@@ -330,6 +331,7 @@ export class Timeline {
     canvas.addEventListener("blur", () => this.#show(null));
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this.#key(event));
+    canvas.parentElement.addEventListener("scroll", () => this.#draw()); // the axis stays in sight
   }
 
   #wheel(event) {
