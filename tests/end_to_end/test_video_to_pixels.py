@@ -77,7 +77,7 @@ async def test_a_full_run_from_the_video_to_a_lower_third(
         assert alpha_HW[800:].max() > 200, "something is drawn, at the bottom"
         assert not alpha_HW[:500].any(), "and nothing above it"
         frame = tmp_path / "frame.png"
-        _write_frame(sample, 9.0, frame)
+        _write_frame(sample, 4.0, frame)
         await shoot(overlay, pictures / "overlay.png", over=frame)
         if KEPT:
             await asyncio.sleep(75)
@@ -85,6 +85,7 @@ async def test_a_full_run_from_the_video_to_a_lower_third(
         await dashboard.screenshot(path=pictures / "dashboard.png")
         await dashboard.set_viewport_size({"width": 390, "height": 844})
         await dashboard.emulate_media(color_scheme="light")
+        await dashboard.evaluate("Promise.all(document.getAnimations().map((animation) => animation.finished))")
         await dashboard.screenshot(path=pictures / "dashboard-phone.png")
         painted = await overlay.evaluate("painted")
     streamer.terminate()
