@@ -28,6 +28,12 @@ def pytest_report_header() -> str:
     return f"shared data: {'found' if there else 'not there; tests that need it are skipped and say so'} (../shared)"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what commands remember out of the developer's home."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
 def root() -> Path:
     return ROOT
