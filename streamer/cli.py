@@ -16,7 +16,7 @@ from engines.errors import TouchlineError, UsageError
 from streamer import logs, runs
 from streamer.redact import printable, redact
 
-INTERRUPTED, BUG = 130, 70
+BUG = 70
 SECRETS = ("TOUCHLINE_TOKEN", "TOUCHLINE_PAGES_TOKEN", "TOUCHLINE_MQTT_PASSWORD")
 """Variables whose values are never shown."""
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"touchline: {printable(logs.safe(str(error)))}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
+        return runs.INTERRUPTED
     except OSError as error:
         return _world(error)
     except Exception:

@@ -19,6 +19,8 @@ from streamer.decision import add_deadline
 
 log = logging.getLogger("touchline")
 
+INTERRUPTED = 130
+
 Number = TypeVar("Number", int, float)
 
 _BUNDLE = Path("bundles/demo")
@@ -308,7 +310,7 @@ async def _interruptible(work: Awaitable[None]) -> None:
         elif received == 2:
             log.warning("ending: what is pending is delivered first; once more to end at once")
         else:
-            os._exit(128 + signal.SIGTERM)  # what was not delivered is kept in the state folder, if there is one
+            os._exit(INTERRUPTED)  # what was not delivered is kept in the state folder, if there is one
 
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as in a background job of a shell

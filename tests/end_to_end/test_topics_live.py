@@ -88,3 +88,24 @@ def test_every_topic_carries_what_its_schema_says_and_commands_are_obeyed(
         validator = Draft202012Validator(json.loads((root / "docs" / "schemas" / f"{schema}.v1.json").read_text()))
         for message in listener.heard[kind]:
             validator.validate(message["data"])
+
+
+def test_a_third_interrupt_ends_it_at_once_though_the_broker_answers_nothing(
+    start: Start, sample: Path, tmp_path: Path
+) -> None:
+    with mosquitto(tmp_path) as broker:
+        options = ["--mqtt", broker.url, "--state", tmp_path / "state", "--threshold", "0.02", "--json"]
+        process = start("live", sample, "--speed", "4", *options)
+        assert process.stdout is not None
+        process.stdout.readline()
+        broker.freeze()
+        time.sleep(2)  # so that words wait
+        began_s = time.monotonic()
+        for _ in range(3):
+            process.terminate()
+            time.sleep(0.5)
+        assert process.wait(5) == 130
+        assert time.monotonic() - began_s < 6
+        assert process.stderr is not None
+        assert "once more to end at once" in process.stderr.read()
+        broker.thaw()
